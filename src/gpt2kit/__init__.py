@@ -1,0 +1,58 @@
+"""GPT-2, complete: configuration, tokenizers, models, generation and training in one small library.
+
+`import gpt2kit` imports no framework. A public name is looked up in the table below and its module is
+imported when the name is first used (PEP 562), so `gpt2kit.GPT2Tokenizer` never costs a `import torch`.
+`__init__.pyi` beside this file tells type checkers the same names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# The one list of public names: module -> what users import from gpt2kit.
+_PUBLIC: dict[str, tuple[str, ...]] = {
+    "gpt2kit.config": ("AutoConfig", "GPT2Config"),
+    "gpt2kit.outputs": ("ModelOutput",),
+    "gpt2kit.tokenization": (
+        "AddedToken",
+        "AutoTokenizer",
+        "BatchEncoding",
+        "GPT2Tokenizer",
+        "GPT2TokenizerFast",
+    ),
+    "gpt2kit.generation": ("GenerationConfig", "TextIteratorStreamer", "TextStreamer"),
+    "gpt2kit.torch": (
+        "AutoModel",
+        "AutoModelForCausalLM",
+        "GPT2LMHeadModel",
+        "GPT2Model",
+        "GPT2PreTrainedModel",
+        "LogitsProcessor",
+        "LogitsProcessorList",
+        "StoppingCriteria",
+        "StoppingCriteriaList",
+        "set_seed",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds a public name and return that name from it."""
+    try:
+        module = _MODULE_OF[name]
+    except KeyError:
+        raise AttributeError(f"module 'gpt2kit' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names without importing what they stand for."""
+    return sorted([*globals(), *_MODULE_OF])
