@@ -1,0 +1,57 @@
+# The commands of this project. `make` alone lists them. All they need is Python 3.11 or newer with pip.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench golden wheel clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model write a text
+	@$(BIN)/gpt2kit generate --seed 7
+
+test: $(VENV)/.dev ## install what the tests need and run them all
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types and import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## write the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## compare speed with transformers, in an environment of its own
+	@$(BIN)/python benchmarks/bench_generate.py
+
+golden: $(VENV)/.dev ## record the reference numbers again from transformers 4.34.0
+	@$(BIN)/python tools/record_golden.py
+
+wheel: $(VENV)/.dev ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A marker file for each set of packages, made anew when the lists change.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit("gpt2kit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing gpt2kit and PyTorch into $(VENV) (once; a few minutes of downloads) ..."
+	@$(PIP) --editable '.[torch]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch
+	@echo "Installing what development needs into $(VENV) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
