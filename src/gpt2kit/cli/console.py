@@ -1,0 +1,83 @@
+"""What every command shares of the terminal: two consoles, and how a command may end.
+
+| how it ends | exit code | what the user sees |
+|---|---|---|
+| it is done | 0 | the output |
+| the reader of the output has gone (`head`) | 0 | nothing more |
+| a request that cannot be honoured | 1 | one sentence on stderr |
+| a command line that cannot be read | 2 | usage on stderr (typer) |
+| Ctrl-C | 130 | what was written so far |
+| a bug of ours | 1 | its traceback |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gpt2kit.errors import GPT2KitError
+
+__all__ = ["INTERRUPTED", "ending", "fail", "note", "stderr", "stdout", "write"]
+
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a command that Ctrl-C ended
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def write(text: str) -> None:
+    """Write text to stdout as it is, at once: no markup, no wrapping, no buffering."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def note(message: str) -> None:
+    """Say something beside the output: one dim line on stderr."""
+    stderr.print(Text(message, style="dim"), soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """Print one error sentence on stderr, unwrapped, so that it can be searched for and copied."""
+    stderr.print(Text.assemble(("gpt2kit: ", "bold red"), message), soft_wrap=True)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Turn a user's mistake, Ctrl-C and a closed pipe into an exit code; let bugs through.
+
+    An `OSError` counts as the user's only where it names a file or says that the disk is full: anything else
+    is a bug of ours and keeps its traceback.
+
+    Raises:
+        typer.Exit: with the exit code of the table above.
+    """
+    try:
+        yield
+    except GPT2KitError as error:
+        fail(str(error))
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        leave_closed_pipe()
+        raise typer.Exit(0) from None
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        where = "" if error.filename is None else f"{os.fspath(error.filename)}: "
+        fail(f"{where}{error.strerror}")
+        raise typer.Exit(1) from None
+
+
+def leave_closed_pipe() -> None:
+    """Point stdout at nothing, so that Python's own flush at exit does not meet the closed pipe again."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
