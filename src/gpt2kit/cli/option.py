@@ -1,0 +1,122 @@
+"""The generation options of the command line: one table, spelled as in GenerationConfig.
+
+A function that takes `**generation` becomes a command with all of them by `@with_generation_options`; it gets
+only those that the user gave. `bad_word` alone has no namesake: it is `bad_words_ids` for people.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+__all__ = ["GENERATION", "SAMPLING", "GenerationOption", "with_generation_options"]
+
+
+@dataclass(frozen=True)
+class GenerationOption:
+    """One option: its GenerationConfig name, the type of its value, its panel in `--help`, its help."""
+
+    name: str
+    kind: Any
+    panel: str
+    help: str
+    metavar: str | None = None
+
+    def parameter(self) -> inspect.Parameter:
+        """Describe the option to typer: absent means None."""
+        option = typer.Option(
+            None, help=self.help, rich_help_panel=self.panel, metavar=self.metavar, show_default=False
+        )
+        return inspect.Parameter(
+            self.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=self.kind | None
+        )
+
+    def read(self, given: Any) -> Any:
+        """Turn what typer parsed into what GenerationConfig takes."""
+        if self.metavar != "JSON":
+            return given
+        try:
+            return json.loads(given)
+        except json.JSONDecodeError as error:
+            hint = "--" + self.name.replace("_", "-")
+            raise typer.BadParameter(f"not JSON ({error}): {given}", param_hint=hint) from None
+
+
+LENGTH = "How long"
+SAMPLE = "How to choose"
+AVOID = "What to avoid or favour"
+TOKEN = "Special and forced tokens"
+RUN = "How to run"
+
+_Option = GenerationOption
+GENERATION: tuple[GenerationOption, ...] = (
+    _Option("max_new_tokens", int, LENGTH, "At most so many tokens after the prompt."),
+    _Option("max_length", int, LENGTH, "At most so many tokens, prompt included."),
+    _Option("min_new_tokens", int, LENGTH, "At least so many tokens after the prompt."),
+    _Option("min_length", int, LENGTH, "At least so many tokens, prompt included."),
+    _Option("max_time", float, LENGTH, "Stop after so many seconds.", "SECONDS"),
+    _Option("stop_strings", list[str], LENGTH, "Stop once this text is written. Repeatable.", "TEXT"),
+    _Option("eos_token_id", list[int], LENGTH, "Stop at this token. Repeatable.", "ID"),
+    _Option("exponential_decay_length_penalty", tuple[int, float], LENGTH,
+            "From START tokens after the prompt on, favour the end by FACTOR to the power of the distance.",
+            "START FACTOR"),
+    _Option("do_sample", bool, SAMPLE, "Draw tokens at random, or always take the likeliest."),
+    _Option("temperature", float, SAMPLE, "Divide the logits: below 1 plainer, above 1 wilder."),
+    _Option("top_k", int, SAMPLE, "Draw from the K likeliest tokens; 0 for all.", "K"),
+    _Option("top_p", float, SAMPLE, "Draw from the likeliest tokens that make up this probability."),
+    _Option("min_p", float, SAMPLE, "Drop tokens below this part of the likeliest one's probability."),
+    _Option("typical_p", float, SAMPLE, "Draw from the most typical tokens that make up this probability."),
+    _Option("epsilon_cutoff", float, SAMPLE, "Drop tokens below this probability."),
+    _Option("eta_cutoff", float, SAMPLE, "Drop tokens below a probability that adapts to the entropy."),
+    _Option("renormalize_logits", bool, SAMPLE, "Normalize the logits again after all rules."),
+    _Option("repetition_penalty", float, AVOID, "Above 1: make tokens that were there already less likely."),
+    _Option("no_repeat_ngram_size", int, AVOID, "Write no N tokens in a row twice.", "N"),
+    _Option("bad_word", list[str], AVOID,
+            "Never write this, at the start of the text or after a space. Repeatable.", "TEXT"),
+    _Option("bad_words_ids", str, AVOID, "Never write these tokens in a row: '[[464], [11, 22]]'.", "JSON"),
+    _Option("sequence_bias", str, AVOID,
+            "Add to the logit that completes these tokens: '[[[464], -2.5], [[11, 22], 4.0]]'.", "JSON"),
+    _Option("suppress_tokens", list[int], AVOID, "Never write this token. Repeatable.", "ID"),
+    _Option("begin_suppress_tokens", list[int], AVOID, "Do not begin with this token. Repeatable.", "ID"),
+    _Option("forced_bos_token_id", int, TOKEN, "Write this token first.", "ID"),
+    _Option("forced_eos_token_id", list[int], TOKEN, "Write this token last, at the full length.", "ID"),
+    _Option("forced_decoder_ids", str, TOKEN, "Put tokens at positions: '[[1, 464], [2, 11]]'.", "JSON"),
+    _Option("bos_token_id", int, TOKEN, "What an empty prompt begins with.", "ID"),
+    _Option("pad_token_id", int, TOKEN, "What fills up sequences that end early.", "ID"),
+    _Option("num_return_sequences", int, RUN, "Write so many texts for the prompt (with --do-sample).", "N"),
+    _Option("remove_invalid_values", bool, RUN, "Go on where the model gives NaN or infinity."),
+    _Option("use_cache", bool, RUN, "Keep keys and values of the positions so far, or compute them again."),
+)  # fmt: skip
+
+# Each of these means nothing without sampling, so that giving one switches it on (docs/cli.md).
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def with_generation_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Replace the `**generation` of a command by the options of the table."""
+    own = [
+        parameter
+        for parameter in inspect.signature(function, eval_str=True).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    parameters = [*own, *(option.parameter() for option in GENERATION)]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        for option in GENERATION:
+            given = values.pop(option.name)
+            if (
+                given is not None and given != []
+            ):  # a repeatable option that is absent: None, or [] of old typers
+                values[option.name] = option.read(given)
+        function(**values)
+
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 (mypy knows no such attribute)
+    return command

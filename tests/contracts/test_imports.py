@@ -1,0 +1,107 @@
+"""Imports: what is loaded when, and what it costs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpt2kit
+
+ROOT = Path(__file__).parents[2]
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "transformers"}
+ROOMS = ("gpt2kit.torch",)
+# Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
+NEEDS_FRAMEWORK = (*ROOMS, "gpt2kit.cli.writer", "gpt2kit.__main__")
+
+
+def modules_after(*imports: str) -> set[str]:
+    """Import modules in a fresh interpreter and return what is then loaded."""
+    program = f"import sys, json, {', '.join(imports)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def core_modules() -> list[str]:
+    """Every module of the package that must do without a framework."""
+    package = Path(gpt2kit.__file__).parent
+    paths = (path.relative_to(package.parent).with_suffix("") for path in sorted(package.rglob("*.py")))
+    found = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    return [name for name in found if not name.startswith(NEEDS_FRAMEWORK)]
+
+
+def processor_seconds(command: list[str], tries: int = 5) -> float:
+    """Return the least processor time of several runs; other work on the machine adds nothing to it."""
+    spent = []
+    for _ in range(tries):
+        before = os.times()
+        subprocess.run(command, capture_output=True, check=True)
+        after = os.times()
+        spent.append(
+            after.children_user - before.children_user + after.children_system - before.children_system
+        )
+    return min(spent)
+
+
+def test_import_gpt2kit_loads_no_framework_and_not_even_numpy():
+    loaded = modules_after("gpt2kit")
+    assert not loaded & (FRAMEWORKS | {"numpy", "rich", "typer", "tokenizers", "huggingface_hub"})
+
+
+def test_import_gpt2kit_takes_less_than_150_ms():
+    program = "import time; start = time.process_time(); import gpt2kit; print(time.process_time() - start)"
+    times = [float(subprocess.check_output([sys.executable, "-c", program])) for _ in range(5)]
+    assert min(times) < 0.15
+
+
+def test_no_core_module_loads_a_framework():
+    modules = core_modules()
+    assert "gpt2kit.config" in modules
+    assert "gpt2kit.checkpoint.layout" in modules
+    assert "gpt2kit.cli.generate" in modules
+    assert not modules_after(*modules) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("module", core_modules())
+def test_core_module_can_be_imported_first(module):
+    """No module leans on another having been imported before it."""
+    assert module in modules_after(module)
+
+
+def test_importing_the_torch_room_loads_no_other_framework():
+    assert modules_after("gpt2kit.torch") & FRAMEWORKS == {"torch"}
+
+
+def test_all_is_the_table_of_public_names_and_the_stub_tells_the_same():
+    spec = importlib.util.spec_from_file_location("write_stub", ROOT / "tools" / "write_stub.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.STUB.read_text(encoding="utf-8") == tool.render(), "run: python tools/write_stub.py"
+
+
+@pytest.mark.parametrize("name", gpt2kit.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(gpt2kit, name) is not None
+    assert name in dir(gpt2kit)
+
+
+def test_a_public_name_is_public_where_it_lives():
+    for module, names in gpt2kit._PUBLIC.items():
+        assert set(names) <= set(importlib.import_module(module).__all__), module
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="GPT3"):
+        gpt2kit.GPT3  # noqa: B018
+
+
+def test_help_takes_less_than_half_a_second_and_loads_no_framework():
+    assert processor_seconds([sys.executable, "-m", "gpt2kit", "--help"]) < 0.5
+    loaded = modules_after("gpt2kit.cli.main")
+    assert not loaded & (FRAMEWORKS | {"numpy", "tokenizers", "huggingface_hub"})
