@@ -1,0 +1,120 @@
+"""One measured process: import one library, load one checkpoint, do one task, print the figures as JSON.
+
+It runs under the interpreter of the project and under that of the peers, so it imports nothing but the
+library that it was asked for. `contest.py` starts it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MODULES = {"gpt2kit": "gpt2kit.torch", "transformers": "transformers"}
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process has held so far, in MB (1e6 bytes)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # no Linux
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def load(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Import the library and load the checkpoint; the clock starts when the parent started this process."""
+    begun = time.time()
+    model_class = importlib.import_module(MODULES[task["library"]]).GPT2LMHeadModel
+    imported = time.time()
+    model = model_class.from_pretrained(task["checkpoint"])
+    loaded = time.time()
+    figures = {
+        "start": begun - task["started"],
+        "import": imported - begun,
+        "from_pretrained": loaded - imported,
+        "load": loaded - task["started"],
+        "memory_load": peak_memory(),
+    }
+    return model.eval(), figures
+
+
+def prompt_of(length: int, vocabulary: int) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(vocabulary, (1, length), generator=generator)  # [1, T]
+
+
+def greedy(model: Any, prompt: Any, new_tokens: int) -> list[int]:
+    """Return the new tokens of a greedy generation."""
+    output = model.generate(prompt, max_new_tokens=new_tokens, do_sample=False, pad_token_id=0)
+    new: list[int] = output[0, prompt.shape[1] :].tolist()
+    return new
+
+
+def measure_load(task: dict[str, Any]) -> dict[str, Any]:
+    """Load, then make one token, which shows that the weights really are there."""
+    model, figures = load(task)
+    tokens = greedy(model, prompt_of(8, model.config.vocab_size), 1)
+    return figures | {
+        "first_token": time.time() - task["started"],
+        "memory": peak_memory(),
+        "tokens": tokens,
+    }
+
+
+def measure_generate(task: dict[str, Any]) -> dict[str, Any]:
+    """Time the steps of a greedy decode, then the first token after a long prompt.
+
+    A generation of one token is the prompt's part; what a longer one takes more is the decoding's.
+    """
+    model, figures = load(task)
+    vocabulary = model.config.vocab_size
+    short, long = (prompt_of(task[key], vocabulary) for key in ("prompt_length", "prefill_length"))
+    count = task["new_tokens"]
+    greedy(model, short, 4)  # warm up
+    decode, whole = [], []
+    for _ in range(task["inner_repeats"]):
+        first, _ = seconds(lambda: greedy(model, short, 1))
+        total, tokens = seconds(lambda: greedy(model, short, count))
+        decode.append((count - 1) / (total - first))
+        whole.append(count / total)
+    memory_decode = peak_memory()
+    prefill = [seconds(lambda: greedy(model, long, 1)) for _ in range(1 + task["inner_repeats"])][1:]
+    return figures | {
+        "decode": decode,
+        "whole": whole,
+        "prefill": [took for took, _ in prefill],
+        "memory_decode": memory_decode,
+        "memory": peak_memory(),
+        "tokens": tokens + prefill[0][1],
+    }
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if task["threads"]:
+        os.environ["OMP_NUM_THREADS"] = str(task["threads"])
+    measure = {"load": measure_load, "generate": measure_generate}[task["task"]]
+    print(json.dumps(measure(task)))
+
+
+if __name__ == "__main__":
+    main()
