@@ -65,7 +65,10 @@ def ending() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # rich answers a closed pipe with SystemExit(1), also where typer prints the help with it.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         leave_closed_pipe()
         raise typer.Exit(0) from None
     except OSError as error:

@@ -13,11 +13,20 @@ from typer.core import TyperGroup
 
 from gpt2kit import __version__
 from gpt2kit.cli.console import ending, leave_closed_pipe, write
+from gpt2kit.cli.doctor import doctor
+from gpt2kit.cli.generate import generate
+from gpt2kit.cli.info import info
 
 __all__ = ["COMMANDS", "app", "run"]
 
+USE, MAKE, LOOK = "Use a model", "Make a model", "Look at things"
+
 # Command name -> (its function, the panel of `gpt2kit --help` that lists it).
-COMMANDS: dict[str, tuple[Any, str]] = {}
+COMMANDS: dict[str, tuple[Any, str]] = {
+    "generate": (generate, USE),
+    "info": (info, LOOK),
+    "doctor": (doctor, LOOK),
+}
 
 
 class CommandGroup(TyperGroup):

@@ -1,0 +1,135 @@
+"""`gpt2kit generate`: go on with a text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt2kit.cli.console import note, stderr
+from gpt2kit.cli.option import with_generation_options
+from gpt2kit.errors import InputError
+
+__all__ = ["Dtype", "generate"]
+
+POCKET = "pocket"
+POCKET_PROMPT = "ROMEO:\n"  # what the pocket model goes on with where nobody says anything
+
+
+class Dtype(StrEnum):
+    """The types that weights can be held in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@with_generation_options
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The text to go on with; - or a pipe reads it from stdin.", show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub name.")] = POCKET,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed draws the same text.", show_default="random")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a CUDA device where there is one, or the CPU.")
+    ] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="How the weights are held.")] = Dtype.float32,
+    echo: Annotated[bool, typer.Option(help="Write the prompt before the text.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per text.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say on stderr what will be done, rule by rule.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
+    **generation: Any,
+) -> None:
+    """Go on with a text, token by token.
+
+    The text goes to stdout as it is written, everything else to stderr.
+
+    [bold]Examples[/bold]
+
+    gpt2kit generate "JULIET:" --max-new-tokens 60 --seed 7
+
+    echo "Once upon a time" | gpt2kit generate --model gpt2 --do-sample --top-p 0.9
+
+    gpt2kit generate "To be" --no-do-sample --json
+    """
+    text = read_prompt(prompt, file)
+    if text is None:
+        text = POCKET_PROMPT if model == POCKET else ""
+        if model == POCKET and not quiet:
+            note(f"no prompt was given: going on with {POCKET_PROMPT!r}")
+    with loading(model, quiet):
+        from gpt2kit.cli.writer import Writer
+
+        writer = Writer.load(model, revision=revision, device=device, dtype=dtype.value, quiet=quiet)
+        job = writer.prepare(text, generation, seed)
+    if explain:
+        stderr.print(job.plan.explain(), soft_wrap=True, markup=False)
+    if as_json:
+        writer.write_json(job)
+    else:
+        writer.write_text(job, echo=echo)
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str | None:
+    """Take the prompt from the argument, the file or stdin; None where there is none.
+
+    One newline at the end of a file or of stdin is dropped, as the shell drops it in `$(cat file)`: the model
+    would take it for the end of a line.
+
+    Raises:
+        InputError: where the text is not UTF-8; it says which byte is to blame.
+    """
+    if file is not None:
+        if prompt is not None:
+            raise typer.BadParameter("give the prompt or a file, not both", param_hint="--file")
+        return without_last_newline(decode(file.read_bytes(), str(file)))
+    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        data = sys.stdin.buffer.read()
+        return without_last_newline(decode(data, "stdin")) if data or prompt == "-" else None
+    if prompt is None:
+        return None
+    return decode(os.fsencode(prompt), "the prompt")
+
+
+def decode(data: bytes, source: str) -> str:
+    """Read UTF-8, or say which byte of which source is none."""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. "
+            "Convert it first, for example with `iconv -f latin1 -t utf-8`."
+        ) from None
+
+
+def without_last_newline(text: str) -> str:
+    """Drop one newline, of either kind, at the end."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+@contextmanager
+def loading(model: str, quiet: bool) -> Iterator[None]:
+    """Turn a spinner on stderr while PyTorch and the model are loaded, where somebody can see it."""
+    if quiet or not stderr.is_terminal:
+        yield
+    else:
+        with stderr.status(f"loading {model}"):
+            yield

@@ -1,0 +1,267 @@
+"""What `gpt2kit generate` does once it runs: load a model, settle the numbers, write the texts.
+
+Importing this module imports PyTorch; cli/generate.py does so only when the command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+
+from gpt2kit.cli.console import note, write
+from gpt2kit.cli.option import SAMPLING
+from gpt2kit.errors import InputError
+from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan, TextStreamer, make_plan
+from gpt2kit.generation.rules import StopStrings
+from gpt2kit.tokenization import AutoTokenizer
+from gpt2kit.torch import GPT2LMHeadModel, set_seed
+
+__all__ = ["Job", "Writer"]
+
+DEFAULT_NEW_TOKENS = 128  # where neither the user nor the model's generation_config.json sets a length
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt and everything that decides what follows it."""
+
+    prompt: str
+    ids: list[int]
+    config: GenerationConfig
+    plan: GenerationPlan
+    seed: int | None  # None: nothing is drawn
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job: the new tokens of each text, and how long it took."""
+
+    texts: list[list[int]]
+    seconds: float
+    first_token_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens of all texts for each second, the prompt's share of the time included."""
+        return sum(map(len, self.texts)) / self.seconds
+
+
+@dataclass
+class Clock(BaseStreamer):
+    """A streamer that only looks at its watch when the first new token comes."""
+
+    start: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+    calls: int = 0
+
+    def put(self, value: Any) -> None:
+        """Count a call: the first one brings the prompt, the second the first new token."""
+        self.calls += 1
+        if self.calls == 2:
+            self.first = time.perf_counter() - self.start
+
+    def end(self) -> None:
+        """Do nothing: the end is known when `generate` returns."""
+
+
+class Printer(TextStreamer):
+    """Write the new text to stdout as it is made; look at the watch when the first token comes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(
+            tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        self.clock = Clock()
+        self.at_line_start = False
+
+    def put(self, value: Any) -> None:
+        """Take the prompt, then one token after the other."""
+        self.clock.put(value)
+        super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Write what can no longer change."""
+        if text:
+            self.at_line_start = text.endswith("\n")
+            write(text)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model with its tokenizer, and what the command needs to tell of them."""
+
+    name: str
+    tokenizer: Any
+    model: GPT2LMHeadModel
+    load_seconds: float
+    quiet: bool
+
+    @classmethod
+    def load(cls, name: str, *, revision: str | None, device: str, dtype: str, quiet: bool) -> Self:
+        """Load a folder or a hub name onto a device."""
+        start = time.perf_counter()
+        target = choose_device(device)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=getattr(torch, dtype))
+        model.to(target).eval()
+        return cls(name, tokenizer, model, time.perf_counter() - start, quiet)
+
+    def prepare(self, prompt: str, options: dict[str, Any], seed: int | None) -> Job:
+        """Join the user's options to the model's own, and encode the prompt."""
+        options = self.translate(options)
+        defaults = self.model.generation_config.to_dict()
+        if "max_length" in options and "max_new_tokens" not in options:
+            defaults["max_new_tokens"] = None  # the model's own length must not outvote the user's
+        config = GenerationConfig.from_dict({**defaults, **options})
+        ids = self.tokenizer(prompt)["input_ids"] or [self.first_token(config)]
+        if config.max_new_tokens is None and config.max_length == GenerationConfig.max_length:
+            room = self.model.config.n_positions - len(ids)
+            config.max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, room))
+        plan = make_plan(
+            config,
+            prompt_length=len(ids),
+            n_positions=self.model.config.n_positions,
+            vocab_size=self.model.config.vocab_size,
+        )
+        if config.do_sample and seed is None:
+            seed = secrets.randbelow(2**32)
+        return Job(prompt, ids, config, plan, seed if config.do_sample else None)
+
+    def translate(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Carry out the command's conveniences (docs/cli.md)."""
+        options = dict(options)
+        words = options.pop("bad_word", [])
+        if words:
+            spellings = [word for text in words for word in (text, f" {text}")]
+            ids = [self.tokenizer(word)["input_ids"] for word in spellings if word.strip()]
+            options["bad_words_ids"] = [*options.get("bad_words_ids", []), *ids]
+        if any(name in options for name in SAMPLING):
+            options.setdefault("do_sample", True)
+        return options
+
+    def first_token(self, config: GenerationConfig) -> int:
+        """Return the token that an empty prompt begins with."""
+        if config.bos_token_id is None:
+            raise InputError(
+                f"The prompt is empty, and {self.name} has no bos_token_id to begin with. "
+                "Give a prompt, or --bos-token-id."
+            )
+        return int(config.bos_token_id)
+
+    def go_on(self, job: Job, streamer: Clock | Printer) -> Result:
+        """Generate the new tokens of every text."""
+        clock = streamer if isinstance(streamer, Clock) else streamer.clock
+        if job.seed is not None:
+            set_seed(job.seed)
+        prompt = torch.tensor([job.ids], device=self.model.device)  # [B, T]
+        start = clock.start = time.perf_counter()
+        output = self.model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), generation_config=job.config, streamer=streamer
+        )
+        seconds = time.perf_counter() - start
+        texts = [without_padding(row[len(job.ids) :], job.plan) for row in output.tolist()]
+        return Result(texts, seconds, clock.first or seconds)
+
+    def write_text(self, job: Job, *, echo: bool) -> None:
+        """Write one text as it is made, or several one after the other."""
+        count = job.config.num_return_sequences
+        if count == 1:
+            result = self.stream(job, echo)
+        else:
+            result = self.go_on(job, Clock())
+            for number, ids in enumerate(result.texts, start=1):
+                text = (job.prompt if echo else "") + self.decode(ids)
+                write(f"=== {number} of {count} ===\n{text}\n")
+        self.report(job, result)
+
+    def stream(self, job: Job, echo: bool) -> Result:
+        """Write a text as it is made, and end its line also where Ctrl-C ends the text."""
+        if echo:
+            write(job.prompt)
+        printer = Printer(self.tokenizer)
+        try:
+            return self.go_on(job, printer)
+        except KeyboardInterrupt:
+            printer.end()
+            raise
+        finally:
+            if not printer.at_line_start:
+                write("\n")
+
+    def write_json(self, job: Job) -> None:
+        """Write one JSON object for each text."""
+        result = self.go_on(job, Clock())
+        for ids in result.texts:
+            text = self.decode(ids)
+            told = {
+                "model": self.name,
+                "prompt": job.prompt,
+                "prompt_ids": job.ids,
+                "text": text,
+                "ids": ids,
+                "finish_reason": finish_reason(ids, text, job.plan),
+                "seed": job.seed,
+                "seconds": round(result.seconds, 4),
+                "first_token_seconds": round(result.first_token_seconds, 4),
+                "tokens_per_second": round(result.tokens_per_second, 1),
+                "load_seconds": round(self.load_seconds, 4),
+            }
+            write(json.dumps(told, ensure_ascii=False) + "\n")
+        self.report(job, result)
+
+    def decode(self, ids: list[int]) -> str:
+        """Turn new tokens into text as they are, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def report(self, job: Job, result: Result) -> None:
+        """Tell on stderr how fast it went, why it ended, and how to have the same again."""
+        if self.quiet:
+            return
+        count = sum(map(len, result.texts))
+        reasons = {finish_reason(ids, self.decode(ids), job.plan): None for ids in result.texts}
+        note(
+            f"{count} tokens in {result.seconds:.2f} s, {result.tokens_per_second:.1f} tokens/s, "
+            f"the first after {result.first_token_seconds:.2f} s; ended by {', '.join(reasons)}"
+            + ("" if job.seed is None else f"; seed {job.seed}")
+        )
+
+
+def without_padding(ids: list[int], plan: GenerationPlan) -> list[int]:
+    """Cut a row after its first end token, and drop what fills it up to the longest row."""
+    while plan.returns > 1 and ids and ids[-1] == plan.pad_token_id and ids[-1] not in plan.eos_token_ids:
+        ids = ids[:-1]
+    ends = [position for position, token in enumerate(ids) if token in plan.eos_token_ids]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+def finish_reason(ids: list[int], text: str, plan: GenerationPlan) -> str:
+    """Say what ended a text: a stop string, an end token, the length or the time."""
+    for stop in plan.stops:
+        if isinstance(stop, StopStrings) and any(string in text for string in stop.stop_strings):
+            return "stop_string"
+    if ids and ids[-1] in plan.eos_token_ids:
+        return "eos"
+    return "length" if len(ids) == plan.max_new_tokens else "time"
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name, or say which there are.
+
+    Raises:
+        InputError: PyTorch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name not in there and not (name == "cuda" and len(there) > 1 and there[1] == "cuda:0"):
+        raise InputError(
+            f"This machine has no device {name!r}; it has {', '.join(there)}. Or leave --device out."
+        )
+    return torch.device(name)
