@@ -1,0 +1,219 @@
+"""The heads of GPT-2: what is put on top of `GPT2Model` for a task.
+
+Each class is the body under the name `transformer`, one or two small layers, and a loss.
+Dimensions: B batch, T positions, D n_embd, V vocabulary (docs/shapes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2kit.config import GPT2Config
+from gpt2kit.errors import InputError
+from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.generation import GenerationMixin
+from gpt2kit.torch.layers import Unembedding
+from gpt2kit.torch.model import GPT2Model
+from gpt2kit.torch.outputs import CausalLMOutputWithCrossAttentions
+from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+
+__all__ = ["IGNORED_LABEL", "GPT2LMHeadModel", "next_token_loss"]
+
+# Labels of this value count for nothing; it is the default of torch's cross-entropy.
+IGNORED_LABEL = -100
+
+
+class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
+    """Predict the next token: a score for each of the vocabulary, by the token embeddings themselves.
+
+        logits = h @ wte.T        loss = mean over t of -log softmax(logits_t)[labels_(t+1)]
+
+    Args:
+        config: Sizes and switches. With tie_word_embeddings=False the head has a weight of its own.
+
+    Source:
+        transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2LMHeadModel.
+
+    Example:
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)).eval()
+        >>> model(torch.tensor([[2, 3, 5, 7, 11]])).logits.shape
+        torch.Size([1, 5, 101])
+    """
+
+    _tied_weights_keys = ["lm_head.weight"]  # noqa: RUF012  # 4.34 has a list here, and others compare it
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__(config)
+        self.transformer = GPT2Model(config)
+        self.lm_head = Unembedding(config.n_embd, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the layer that turns hidden states into logits."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another layer in its place."""
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Sequence[Sequence[Tensor]] | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int = 0,
+    ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
+        """Compute the scores of every next token.
+
+        Args:
+            input_ids: As `GPT2Model.forward`, like all that is not listed here.
+            past_key_values: See there.
+            attention_mask: See there.
+            token_type_ids: See there.
+            position_ids: See there.
+            head_mask: See there.
+            inputs_embeds: See there.
+            encoder_hidden_states: See there.
+            encoder_attention_mask: See there.
+            labels: Usually input_ids again: the shift by one happens here. Positions labelled -100 count for
+                nothing. [B, T]
+            use_cache: See there.
+            output_attentions: See there.
+            output_hidden_states: See there.
+            return_dict: See there.
+            logits_to_keep: Make logits for only the last so many positions; 0 makes all.
+
+        Returns:
+            The logits [B, T, V], before them the loss if labels came, and what was asked for.
+
+        Raises:
+            InputError: As `GPT2Model.forward`; labels of another shape or outside the vocabulary.
+            LengthError: Past and present are more than n_positions.
+        """
+        if labels is not None:
+            given = inputs_embeds.shape[:-1] if input_ids is None and inputs_embeds is not None else input_ids.shape
+            if labels.shape != given:
+                raise InputError(f"labels should have the shape {list(given)}, but it is {list(labels.shape)}.")
+        if logits_to_keep < 0 or (labels is not None and logits_to_keep):
+            raise InputError(
+                f"logits_to_keep={logits_to_keep} cannot be honoured: it is the number of last positions, 0 for all, "
+                "and a loss needs all."
+            )
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        body = self.transformer(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        hidden_states = body.last_hidden_state[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
+        logits = self.lm_head(hidden_states)  # [B, T, V]
+        output = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else next_token_loss(logits, labels),
+            logits=logits,
+            past_key_values=body.past_key_values,
+            hidden_states=body.hidden_states,
+            attentions=body.attentions,
+            cross_attentions=body.cross_attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Sequence[Sequence[Tensor]] | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the arguments of `forward` for one step of a generation: what the past has not seen yet.
+
+        Args:
+            input_ids: The whole text so far, [B, S].
+            past_key_values: What the last step returned.
+            inputs_embeds: Used in place of input_ids in the first step.
+            **kwargs: attention_mask, token_type_ids, use_cache, head_mask, encoder_hidden_states,
+                encoder_attention_mask.
+        """
+        past_length = GPT2Cache.from_legacy(past_key_values or ()).get_seq_length()
+        token_type_ids, attention_mask = kwargs.get("token_type_ids"), kwargs.get("attention_mask")
+        model_inputs: dict[str, Any] = {"input_ids": input_ids}
+        if past_length:
+            # A past longer than the text is a prefix that has no tokens: then only the last token is new.
+            seen = past_length if past_length < input_ids.size(1) else input_ids.size(1) - 1
+            model_inputs["input_ids"] = input_ids[:, seen:]  # [B, T]
+            if token_type_ids is not None:
+                token_type_ids = token_type_ids[:, seen:]  # [B, T]
+        elif inputs_embeds is not None:
+            model_inputs = {"inputs_embeds": inputs_embeds}
+
+        position_ids = None
+        if attention_mask is not None:
+            hidden = attention_mask == 0  # [B, S]
+            position_ids = ((~hidden).long().cumsum(-1) - 1).masked_fill(hidden, 1)  # [B, S]
+            if past_length:
+                position_ids = position_ids[:, -model_inputs["input_ids"].size(1) :]  # [B, T]
+        model_inputs |= {
+            "past_key_values": past_key_values,
+            "use_cache": kwargs.get("use_cache"),
+            "position_ids": position_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+        }
+        passed_on = ("head_mask", "encoder_hidden_states", "encoder_attention_mask")
+        return model_inputs | {name: kwargs[name] for name in passed_on if kwargs.get(name) is not None}
+
+    @staticmethod
+    def _reorder_cache(past_key_values: Sequence[Sequence[Tensor]], beam_idx: Tensor) -> GPT2Cache:
+        """Rearrange a past as a beam search has rearranged its beams."""
+        return GPT2Cache.from_legacy(past_key_values).reorder(beam_idx)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each next token, a scalar.
+
+    Position t predicts the label at t + 1, and the last position predicts nothing. The labels are shifted rather
+    than the logits, because moving [B, T, V] numbers would cost a copy of the largest tensor of all.
+
+    Args:
+        logits: [B, T, V]
+        labels: [B, T]
+
+    Raises:
+        InputError: A label outside the vocabulary (only a CPU tells).
+    """
+    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL).to(logits.device)  # [B, T]
+    try:
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.flatten(), ignore_index=IGNORED_LABEL)
+    except IndexError:
+        outside = targets[(targets != IGNORED_LABEL) & ((targets < 0) | (targets >= logits.size(-1)))]
+        if outside.numel() == 0:
+            raise
+        raise InputError(
+            f"labels holds {int(outside.flatten()[0])}, which is outside 0 to {logits.size(-1) - 1} "
+            f"(vocab_size={logits.size(-1)}). Use {IGNORED_LABEL} for positions that shall not count."
+        ) from None

@@ -1,0 +1,454 @@
+"""The parts of a GPT-2 block: Conv1D, attention by two kernels, MLP.
+
+Dimensions: B batch, T query positions, S key positions, D n_embd, H heads, K width of a head, M width of the MLP,
+E encoder positions (docs/shapes.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2kit.config import GPT2Config
+from gpt2kit.errors import ConfigError, InputError
+from gpt2kit.torch.activation import Activation
+from gpt2kit.torch.cache import Slot, append
+from gpt2kit.torch.product import project
+
+__all__ = [
+    "KERNELS",
+    "Conv1D",
+    "GPT2Attention",
+    "GPT2Block",
+    "GPT2MLP",
+    "Unembedding",
+    "attend",
+    "attend_sdpa",
+    "causal_bias",
+    "uses_sdpa",
+]
+
+# "eager" is `attend`, "sdpa" is `attend_sdpa`, "auto" is the second wherever the first is not needed.
+KERNELS = ("auto", "eager", "sdpa")
+
+
+class Conv1D(nn.Module):
+    """Map the last axis affinely, with the weight as [in, out]: GPT-2's own layout, a transposed nn.Linear.
+
+    Args:
+        nf: Width of the output.
+        nx: Width of the input.
+
+    Shapes:
+        x: [..., nx]; returns [..., nf]
+    """
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.weight = nn.Parameter(torch.empty(nx, nf))
+        self.bias = nn.Parameter(torch.zeros(nf))
+        nn.init.normal_(self.weight, std=0.02)  # 4.34 draws here too, so seeds go on agreeing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x @ weight + bias."""
+        return project(x, self.weight, self.bias)  # [B, T, nf]
+
+    def extra_repr(self) -> str:
+        """Show both widths in the printed model."""
+        return f"nf={self.nf}, nx={self.weight.size(0)}"
+
+
+class Unembedding(nn.Linear):
+    """Map hidden states to a score for each token: torch's own Linear, by the product that Conv1D uses.
+
+    Shapes:
+        input: [..., D]; returns [..., V]
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return input @ weight.T, and the bias if there is one."""
+        return project(input, self.weight.t(), self.bias)  # [B, T, V]
+
+
+# --------------------------------------------------------------------------- the two kernels
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    divisor: float,
+    dropout: nn.Dropout,
+    head_mask: Tensor | None = None,
+    upcast: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Mix the values by the attention weights, and return both: the equations as they stand.
+
+        weights = softmax(Q K^T / divisor + bias)        mixed = weights V
+
+    Args:
+        query: [B, H, T, K]
+        key: [B, H, S, K]
+        value: [B, H, S, K]
+        bias: Added to the scores, broadcast to [B, H, T, S]; None hides nothing.
+        divisor: What the scores are divided by.
+        dropout: Applied to the weights.
+        head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
+        upcast: Compute the scores in float32 at least, and outside autocast (`reorder_and_upcast_attn`).
+
+    Returns:
+        The mixture [B, H, T, K] and the weights [B, H, T, S].
+    """
+    if upcast:
+        exact = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            scores = query.to(exact) @ (key.to(exact) / divisor).transpose(-1, -2)  # [B, H, T, S]
+    else:
+        scores = query @ key.transpose(-1, -2) / divisor  # [B, H, T, S]
+    if bias is not None:
+        scores = scores + bias  # [B, H, T, S]
+    weights = dropout(scores.softmax(dim=-1).to(value.dtype))  # [B, H, T, S]
+    if head_mask is not None:
+        weights = weights * head_mask  # [B, H, T, S]
+    return weights @ value, weights  # [B, H, T, K], [B, H, T, S]
+
+
+def attend_sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    divisor: float,
+    dropout: nn.Dropout,
+    is_causal: bool = False,
+    upcast: bool = False,
+) -> Tensor:
+    """Do as `attend`, by torch's fused kernel, which never holds the weights in memory.
+
+    Args:
+        query: [B, H, T, K]
+        key: [B, H, S, K]
+        value: [B, H, S, K]
+        bias: Added to the scores, broadcast to [B, H, T, S]; None hides nothing.
+        divisor: What the scores are divided by.
+        dropout: Its rate is handed to the kernel.
+        is_causal: Hide the later positions; needs T = S and no bias.
+        upcast: Compute everything in float32 at least, and outside autocast.
+
+    Returns:
+        The mixture [B, H, T, K].
+    """
+    rate = dropout.p if dropout.training else 0.0
+    if upcast:
+        exact = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            mixed = F.scaled_dot_product_attention(
+                query.to(exact), key.to(exact), value.to(exact), bias, rate, is_causal, scale=1.0 / divisor
+            )  # [B, H, T, K]
+        return mixed.to(value.dtype)  # [B, H, T, K]
+    return F.scaled_dot_product_attention(query, key, value, bias, rate, is_causal, scale=1.0 / divisor)
+
+
+def uses_sdpa(kernel: str, output_attentions: bool, head_mask: object) -> bool:
+    """Tell which kernel serves a call: the weights themselves are only there in the explicit one."""
+    return kernel != "eager" and not output_attentions and head_mask is None
+
+
+# --------------------------------------------------------------------------- masks
+
+
+def score_dtype(states: Tensor, upcast: bool) -> torch.dtype:
+    """Return the dtype in which attention scores of these hidden states are computed."""
+    dtype = states.dtype
+    if dtype != torch.float64 and torch.is_autocast_enabled(states.device.type):  # autocast leaves float64 alone
+        dtype = torch.get_autocast_dtype(states.device.type)
+    return torch.promote_types(dtype, torch.float32) if upcast else dtype
+
+
+def hiding(dtype: torch.dtype) -> float:
+    """Return what is added to a score to hide it: half of the dtype's minimum.
+
+    A score is lost beside this number, so a hidden position has weight 0, and where every position of a row is
+    hidden the weights are those of 4.34, without NaN. Half, because a position hidden both as later and as padding
+    gets it twice, and because fused kernels multiply it by log2(e): with the whole minimum both would overflow.
+    """
+    return torch.finfo(dtype).min / 2
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask of ones (see) and zeros (do not) into what is added to the scores; fractions lie between."""
+    return (1.0 - mask.to(dtype)) * hiding(dtype)
+
+
+def causal_bias(bias: Tensor | None, T: int, S: int, sdpa: bool, like: Tensor, upcast: bool) -> Tensor | None:
+    """Complete a padding bias so that the T last of S positions see no later one; a complete one stays as it is.
+
+    Args:
+        bias: Padding, [B, 1, 1, S]; or complete, [B, 1, T, S]; or None.
+        T: Query positions.
+        S: Key positions.
+        sdpa: Whether `attend_sdpa` will take it; that kernel needs no bias where T = S and nothing is padded.
+        like: Hidden states, for dtype and device.
+        upcast: As in `attend`.
+
+    Returns:
+        [B, 1, T, S] or [1, 1, T, S], or None where the kernel needs none.
+    """
+    if T == 1 or (bias is not None and bias.size(-2) == T) or (bias is None and sdpa and T == S):
+        return bias
+    dtype = score_dtype(like, upcast)
+    later = torch.full((T, S), hiding(dtype), dtype=dtype, device=like.device).triu(S - T + 1)  # [T, S]
+    return later[None, None] if bias is None else later + bias  # [1, 1, T, S] or [B, 1, T, S]
+
+
+# --------------------------------------------------------------------------- modules
+
+
+class GPT2Attention(nn.Module):
+    """Mix information between positions: multi-head attention, causal or towards an encoder.
+
+    For each head, with queries Q, keys K and values V of width K = D / H,
+
+        weights = softmax(Q K^T / divisor + bias)        mixed = weights V
+
+    where divisor is sqrt(K) (if config.scale_attn_weights), times layer_idx + 1 (if
+    config.scale_attn_by_inverse_layer_idx). A query at position t sees keys s <= t.
+
+    Args:
+        config: Sizes, switches and dropout rates.
+        is_cross_attention: Take keys and values from the encoder; then nothing is causal.
+        layer_idx: Number of the block, from 0; needed only for the inverse-layer scale.
+
+    Source:
+        transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2Attention.
+    """
+
+    def __init__(self, config: GPT2Config, is_cross_attention: bool = False, layer_idx: int | None = None) -> None:
+        super().__init__()
+        self.embed_dim = config.n_embd
+        self.num_heads = config.n_head
+        self.head_dim = config.n_embd // config.n_head
+        self.split_size = self.embed_dim  # width of all heads together; less than D once heads are pruned
+        self.is_cross_attention = is_cross_attention
+        self.layer_idx = layer_idx
+        self.upcast = config.reorder_and_upcast_attn
+        self.divisor = math.sqrt(self.head_dim) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            if layer_idx is None:
+                raise ConfigError("scale_attn_by_inverse_layer_idx needs the number of the layer: give layer_idx.")
+            self.divisor *= layer_idx + 1
+
+        if is_cross_attention:
+            self.c_attn = Conv1D(2 * self.embed_dim, self.embed_dim)  # key, value
+            self.q_attn = Conv1D(self.embed_dim, self.embed_dim)
+        else:
+            self.c_attn = Conv1D(3 * self.embed_dim, self.embed_dim)  # query, key, value
+        self.c_proj = Conv1D(self.embed_dim, self.embed_dim)
+        self.attn_dropout = nn.Dropout(config.attn_pdrop)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.pruned_heads: set[int] = set()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        layer_past: Slot | Sequence[Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        use_cache: bool | None = False,
+        output_attentions: bool | None = False,
+        kernel: str = "auto",
+    ) -> tuple[Tensor | tuple[Tensor, Tensor] | None, ...]:
+        """Attend from hidden_states to itself and its past, or to the encoder.
+
+        Args:
+            hidden_states: [B, T, D]
+            layer_past: Keys and values of earlier positions.
+            attention_mask: Added to the scores: padding [B, 1, 1, S], or complete [B, 1, T, S] (`causal_bias`).
+            head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
+            encoder_hidden_states: [B, E, D], for cross-attention only.
+            encoder_attention_mask: Added to the scores of cross-attention, broadcast to [B, H, T, E].
+            use_cache: Return keys and values.
+            output_attentions: Return the weights.
+            kernel: One of `KERNELS`.
+
+        Returns:
+            Mixture [B, T, D]; (key, value) or None; and the weights [B, H, T, S] if asked for.
+        """
+        if self.is_cross_attention:
+            if encoder_hidden_states is None:
+                raise InputError("Cross-attention needs encoder_hidden_states, and none came.")
+            query = self.q_attn(hidden_states)  # [B, T, D]
+            key, value = self.c_attn(encoder_hidden_states).chunk(2, dim=-1)  # [B, E, D] each
+        else:
+            query, key, value = self.c_attn(hidden_states).chunk(3, dim=-1)  # [B, T, D] each
+        query, key, value = self.split_heads(query), self.split_heads(key), self.split_heads(value)  # [B, H, T, K]
+        if layer_past is not None:
+            key, value = append(layer_past, key, value)  # [B, H, S, K] each
+
+        T, S = query.size(-2), key.size(-2)
+        sdpa = uses_sdpa(kernel, bool(output_attentions), head_mask)
+        if self.is_cross_attention:
+            bias, is_causal = encoder_attention_mask, False
+        else:
+            bias = causal_bias(attention_mask, T, S, sdpa, hidden_states, self.upcast)
+            is_causal = bias is None and T > 1
+
+        weights = None
+        if sdpa:
+            mixed = attend_sdpa(
+                query, key, value, bias, self.divisor, self.attn_dropout, is_causal, self.upcast
+            )  # [B, H, T, K]
+        else:
+            mixed, weights = attend(
+                query, key, value, bias, self.divisor, self.attn_dropout, self.kept(head_mask), self.upcast
+            )  # [B, H, T, K], [B, H, T, S]
+        output = self.resid_dropout(self.c_proj(self.merge_heads(mixed)))  # [B, T, D]
+        present = (key, value) if use_cache else None
+        return (output, present, weights) if output_attentions else (output, present)
+
+    def split_heads(self, states: Tensor) -> Tensor:
+        """Cut the width D into H heads: [B, T, H*K] to [B, H, T, K]."""
+        return states.view(*states.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)  # [B, H, T, K]
+
+    def merge_heads(self, states: Tensor) -> Tensor:
+        """Put the heads side by side again: [B, H, T, K] to [B, T, H*K]."""
+        return states.transpose(1, 2).flatten(2)  # [B, T, H*K]
+
+    def kept(self, head_mask: Tensor | None) -> Tensor | None:
+        """Leave out of a mask over all heads those that were pruned here."""
+        if head_mask is None or not self.pruned_heads or head_mask.size(-3) in (1, self.num_heads):
+            return head_mask
+        kept = [head for head in range(head_mask.size(-3)) if head not in self.pruned_heads]
+        return head_mask[..., kept, :, :]  # [B, H', T, S], broadcast
+
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Remove heads for good; numbers are those of the model before any pruning.
+
+        Args:
+            heads: Numbers of the heads; those that are gone already are passed over.
+
+        Raises:
+            InputError: A number is not one of a head, or no head would be left.
+        """
+        total = self.embed_dim // self.head_dim
+        present = [head for head in range(total) if head not in self.pruned_heads]
+        heads = set(heads)
+        if unknown := sorted(head for head in heads if not 0 <= head < total):
+            raise InputError(f"There is no head {unknown[0]}: heads are numbered 0 to {total - 1}.")
+        keep = [index for index, head in enumerate(present) if head not in heads]
+        if not keep:
+            raise InputError(f"Pruning heads {sorted(heads)} would leave layer {self.layer_idx} without any head.")
+        if len(keep) == len(present):
+            return
+        width = torch.arange(self.head_dim)  # [K]
+        columns = torch.cat([width + head * self.head_dim for head in keep])  # [H'*K]
+        parts = self.c_attn.nf // self.split_size  # 3: query, key, value; 2 in cross-attention
+        self.c_attn = _narrowed(
+            self.c_attn, torch.cat([columns + part * self.split_size for part in range(parts)]), dim=1
+        )
+        if self.is_cross_attention:
+            self.q_attn = _narrowed(self.q_attn, columns, dim=1)
+        self.c_proj = _narrowed(self.c_proj, columns, dim=0)
+        self.num_heads = len(keep)
+        self.split_size = len(columns)
+        self.pruned_heads |= heads
+
+
+def _narrowed(layer: Conv1D, index: Tensor, dim: int) -> Conv1D:
+    """Return a Conv1D of the rows (dim 0) or columns (dim 1) `index` of another."""
+    weight = layer.weight.detach().index_select(dim, index.to(layer.weight.device)).contiguous()  # [nx', nf']
+    bias = layer.bias.detach()
+    if dim == 1:
+        bias = bias.index_select(0, index.to(bias.device))  # [nf']
+    with torch.device("meta"):
+        narrowed = Conv1D(weight.size(1), weight.size(0))
+    narrowed.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
+    narrowed.bias = nn.Parameter(bias.clone(), requires_grad=layer.bias.requires_grad)
+    return narrowed.train(layer.training)
+
+
+class GPT2MLP(nn.Module):
+    """Transform each position by itself: c_proj(act(c_fc(x))), with M = 4 D in between.
+
+    Args:
+        intermediate_size: M.
+        config: Width, activation and dropout rate.
+    """
+
+    def __init__(self, intermediate_size: int, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(intermediate_size, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, intermediate_size)
+        self.act = Activation(config.activation_function)
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the transformed positions, [B, T, D]."""
+        hidden_states = self.act(self.c_fc(hidden_states))  # [B, T, M]
+        return self.dropout(self.c_proj(hidden_states))  # [B, T, D]
+
+
+class GPT2Block(nn.Module):
+    """Add to the residual stream what attention, cross-attention and MLP make of it, each after a layer norm.
+
+    Args:
+        config: Sizes and switches.
+        layer_idx: Number of the block, from 0.
+    """
+
+    def __init__(self, config: GPT2Config, layer_idx: int | None = None) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = GPT2Attention(config, layer_idx=layer_idx)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        if config.add_cross_attention:
+            self.crossattention = GPT2Attention(config, is_cross_attention=True, layer_idx=layer_idx)
+            self.ln_cross_attn = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = GPT2MLP(config.mlp_width, config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        layer_past: Slot | Sequence[Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        use_cache: bool | None = False,
+        output_attentions: bool | None = False,
+        kernel: str = "auto",
+    ) -> tuple[Tensor | tuple[Tensor, Tensor] | None, ...]:
+        """Return the new residual stream [B, T, D]; then, as asked, the past, the weights, the cross weights.
+
+        The arguments are those of `GPT2Attention.forward`.
+        """
+        normed = self.ln_1(hidden_states)  # [B, T, D]
+        output, *extras = self.attn(
+            normed, layer_past, attention_mask, head_mask, None, None, use_cache, output_attentions, kernel
+        )
+        hidden_states = hidden_states + output  # [B, T, D]
+
+        if encoder_hidden_states is not None:
+            if not hasattr(self, "crossattention"):
+                raise InputError(
+                    "encoder_hidden_states were given to a model without cross-attention; build it with "
+                    "add_cross_attention=True in its configuration."
+                )
+            normed = self.ln_cross_attn(hidden_states)  # [B, T, D]
+            output, _, *weights = self.crossattention(
+                normed, None, None, head_mask, encoder_hidden_states, encoder_attention_mask, False,
+                output_attentions, kernel,
+            )  # fmt: skip
+            hidden_states = hidden_states + output  # [B, T, D]
+            extras += weights
+
+        hidden_states = hidden_states + self.mlp(self.ln_2(hidden_states))  # [B, T, D]
+        return (hidden_states, *(extras if use_cache else extras[1:]))

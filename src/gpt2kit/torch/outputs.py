@@ -1,0 +1,84 @@
+"""What the PyTorch models return, field by field as in transformers 4.34."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from gpt2kit.outputs import ModelOutput
+from gpt2kit.torch.cache import GPT2Cache
+
+__all__ = ["BaseModelOutputWithPastAndCrossAttentions", "CausalLMOutputWithCrossAttentions"]
+
+Pasts = tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass
+class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
+    """What `GPT2Model` returns.
+
+    Attributes:
+        last_hidden_state: After the last layer norm, [B, T, D].
+        past_key_values: L pairs of [B, H, S, K] if use_cache.
+        hidden_states: L + 1 of [B, T, D] if output_hidden_states: after the embeddings, then after each block,
+            the last one after the last layer norm.
+        attentions: L of [B, H, T, S] if output_attentions.
+        cross_attentions: L of [B, H, T, E] if output_attentions and the encoder's states were given.
+    """
+
+    last_hidden_state: Tensor | None = None
+    past_key_values: Pasts | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """What `GPT2LMHeadModel` returns.
+
+    Attributes:
+        loss: Mean cross-entropy of each next token, a scalar, if labels were given.
+        logits: Scores of every token of the vocabulary, [B, T, V].
+        past_key_values: As `GPT2Model`.
+        hidden_states: As `GPT2Model`.
+        attentions: As `GPT2Model`.
+        cross_attentions: As `GPT2Model`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Pasts | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+def register(output_class: type[ModelOutput]) -> None:
+    """Make a class of outputs known to torch's trees, so that FSDP, checkpointing and export see its tensors."""
+
+    def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
+        return list(output.values()), list(output.keys())
+
+    def unflatten(values: Any, names: Any) -> ModelOutput:
+        return output_class(**dict(zip(names, values, strict=True)))
+
+    pytree.register_pytree_node(
+        output_class,
+        flatten,
+        unflatten,
+        serialized_type_name=f"{output_class.__module__}.{output_class.__qualname__}",
+    )
+
+
+register(BaseModelOutputWithPastAndCrossAttentions)
+register(CausalLMOutputWithCrossAttentions)
+pytree.register_pytree_node(
+    GPT2Cache,
+    lambda cache: (list(cache), None),
+    lambda pairs, _: GPT2Cache(pairs),
+    serialized_type_name="gpt2kit.torch.cache.GPT2Cache",
+)
