@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gpt2kit.errors import InputError
+from gpt2kit.torch.layers import Unembedding
 
 __all__ = ["prune_heads", "resize_token_embeddings"]
 
@@ -49,7 +50,7 @@ def _resized(model: Any, old: Any, kind: type[nn.Embedding | nn.Linear], size: i
     if kind is nn.Embedding:
         new: Any = nn.Embedding(size, width, padding_idx=old.padding_idx, **place)
     else:
-        new = nn.Linear(width, size, bias=old.bias is not None, **place)
+        new = Unembedding(width, size, bias=old.bias is not None, **place)
     model._init_weights(new)
     rows = min(size, old.weight.size(0))
     new.weight[:rows] = old.weight[:rows]  # [V, D]
