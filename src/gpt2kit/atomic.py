@@ -1,23 +1,112 @@
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all, and folders that one process at a time saves into.
 
-The text goes to a file beside the target (`.name.<random>.tmp`), reaches the disk, and takes the target's
-place in one step, so a full disk, a crash or Ctrl-C leaves the old file as it was.
+What is written goes to a file beside the target (`.name.<random>.tmp`), reaches the disk, and takes the
+target's place in one step, so a full disk, a crash or Ctrl-C leaves the old file as it was.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
-__all__ = ["atomic_file", "atomic_write_bytes", "atomic_write_text", "sync_folder"]
+from gpt2kit.errors import StorageError
+
+__all__ = [
+    "AtomicFiles",
+    "atomic_file",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "folder_lock",
+    "remove_leftovers",
+]
+
+LOCK_NAME = ".gpt2kit-lock"
+LOCK_TIMEOUT = 60.0  # seconds; a 6 GB checkpoint takes about half of it on a slow disk
 
 # A temporary file is private (0o600); a finished one has the rights that open() would have given.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+# What a write itself can meet; any other error inside the block belongs to the caller.
+_DISK_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EIO)
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+_logger = logging.getLogger(__name__)
+_held = threading.local()  # the folders that this thread has locked, so that a save inside a save can pass
+
+
+class AtomicFiles:
+    """Files that are all written first and then take their places one right after the other.
+
+    Use it as a context manager: at its end the files are renamed in the order in which they were opened; an
+    error inside it removes what was written, and nothing else has changed.
+
+    Example:
+        with AtomicFiles() as files:
+            with files.open(folder / "a.json", "w") as file:
+                file.write("{}")
+            with files.open(folder / "b.bin") as file:
+                file.write(data)
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Path, Path]] = []  # (written beside, target)
+
+    @contextmanager
+    def open(
+        self, path: str | os.PathLike[str], mode: str = "wb", encoding: str | None = None
+    ) -> Iterator[IO[Any]]:
+        """Open the file that will take the place of `path`; it has reached the disk when the block ends."""
+        target = Path(os.path.realpath(path))  # a link is followed, so that the file behind it is replaced
+        text = {} if "b" in mode else {"encoding": encoding or "utf-8", "newline": "\n"}
+        try:
+            descriptor, aside = tempfile.mkstemp(
+                prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent
+            )
+        except OSError as error:
+            raise _storage_error(target, error) from error
+        self._pending.append((Path(aside), target))
+        try:
+            with os.fdopen(descriptor, mode, **text) as file:  # type: ignore[call-overload]  # mode is no literal
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise _storage_error(target, error) from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._rename()
+        finally:
+            for aside, _ in self._pending:
+                with suppress(FileNotFoundError):
+                    aside.unlink()
+
+    def _rename(self) -> None:
+        for aside, target in self._pending:
+            try:
+                os.chmod(aside, 0o666 & ~_UMASK)
+                os.replace(aside, target)
+            except OSError as error:
+                raise _storage_error(target, error) from error
+        for folder in {target.parent for _, target in self._pending}:
+            _sync_folder(folder)
 
 
 @contextmanager
@@ -27,7 +116,7 @@ def atomic_file(
     """Open a file that takes the place of `path` when the block ends without an error.
 
     Args:
-        path: The file to write. A link is followed, so that the file behind it is replaced.
+        path: The file to write.
         mode: "wb" or "w".
         encoding: Encoding of a text file, UTF-8 unless told.
 
@@ -35,23 +124,11 @@ def atomic_file(
         The open file, to be written.
 
     Raises:
-        OSError: The folder is missing or the disk is full; whatever was at `path` is still there.
+        StorageError: The folder is missing or may not be written, or the disk is full; whatever was at
+            `path` is still there.
     """
-    target = Path(os.path.realpath(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
-    try:
-        text = {} if "b" in mode else {"encoding": encoding or "utf-8", "newline": "\n"}
-        with os.fdopen(descriptor, mode, **text) as file:  # type: ignore[call-overload]
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_UMASK)
-        os.replace(name, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    sync_folder(target.parent)
+    with AtomicFiles() as files, files.open(path, mode, encoding) as file:
+        yield file
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -66,12 +143,131 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder reach the disk; on systems that cannot open a folder, do nothing."""
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Remove what a killed process left beside the files that match `names`; call it under `folder_lock`."""
+    for leftover in folder.glob(f".{names}.*.tmp"):
+        with suppress(FileNotFoundError):
+            leftover.unlink()
+
+
+@contextmanager
+def folder_lock(folder: str | os.PathLike[str], timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Keep other processes and threads from saving into a folder while the block runs.
+
+    Whoever comes second waits, so the folder ends up as one whole save. A block inside a block of the same
+    thread passes. The lock is the operating system's, so it ends with the process, however that ends.
+
+    Args:
+        folder: The folder, which must exist.
+        timeout: Seconds to wait for the other.
+
+    Raises:
+        StorageError: The other is still saving after `timeout` seconds, or the folder cannot be written.
+    """
+    path = Path(os.path.realpath(folder)) / LOCK_NAME
+    held: set[Path] = _held.__dict__.setdefault("paths", set())
+    if path in held:
+        yield
+        return
+    descriptor = _acquire(path, timeout)
+    held.add(path)
+    try:
+        yield
+    finally:
+        held.discard(path)
+        _release(path, descriptor)
+
+
+def _acquire(path: Path, timeout: float) -> int:
+    """Open and lock the lock file, waiting for whoever holds it."""
+    deadline, told = time.monotonic() + timeout, False
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _storage_error(path, error) from error
+        try:
+            if _try_lock(descriptor) and _is_same_file(path, descriptor):
+                return descriptor
+        except OSError as error:
+            if error.errno in _NO_LOCKS_HERE:
+                _logger.warning("%s lies on a file system without locks; save from one process.", path.parent)
+                return descriptor
+            os.close(descriptor)
+            raise _storage_error(path, error) from error
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"Another process has been saving into {path.parent} for {timeout:g} seconds. "
+                "Save again when it is done, or choose another folder."
+            )
+        if not told:
+            _logger.info("Waiting: another process is saving into %s.", path.parent)
+            told = True
+        time.sleep(0.02)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; False if another holds it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    """Tell whether the locked file still has its name: its last holder may have removed it meanwhile."""
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _release(path: Path, descriptor: int) -> None:
+    """Remove the lock file and let it go; Windows removes a file only when nobody has it open."""
+    if os.name != "nt":
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+    if os.name == "nt":
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _storage_error(target: Path, error: OSError) -> StorageError:
+    """Say which file could not be written and why; the number of the error stays readable as `errno`."""
+    advice = {
+        errno.ENOSPC: "Make room on the disk, or choose another folder.",
+        errno.EFBIG: "It is larger than this system allows; pass a smaller max_shard_size.",
+        errno.ENOENT: "Make the folder first.",
+        errno.EACCES: "Choose a folder that you may write.",
+        errno.EISDIR: "Choose another name.",
+    }.get(error.errno or 0, "Choose another folder.")
+    result = StorageError(
+        f"{target} could not be written: {error.strerror or error}. "
+        f"What was there before is untouched. {advice}"
+    )
+    result.errno = error.errno
+    return result
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename reach the disk; Windows cannot open a folder and does so by itself."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):  # some network file systems refuse, and offer no other way
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -12,6 +12,7 @@ GPT2KitError
 │   └── OfflineError                    not on this disk, and the network may not be asked or does not answer
 ├── CheckpointError      OSError        a file of weights that is truncated, tampered with or unsafe
 │   └── ShapeMismatchError RuntimeError tensors of other shapes than the configuration asks for
+├── StorageError         OSError        a file that cannot be written; what was there before is untouched
 ├── TrainingError        RuntimeError   a run that cannot start or go on
 └── MissingDependencyError ImportError  an optional library that is not installed
 ```
@@ -34,6 +35,7 @@ __all__ = [
     "OfflineError",
     "RepositoryNotFoundError",
     "ShapeMismatchError",
+    "StorageError",
     "TokenizerError",
     "TrainingError",
 ]
@@ -81,6 +83,10 @@ class CheckpointError(GPT2KitError, OSError):
 
 class ShapeMismatchError(CheckpointError, RuntimeError):
     """Tensors of other shapes than the configuration asks for."""
+
+
+class StorageError(GPT2KitError, OSError):
+    """A file that cannot be written; what was there before is untouched."""
 
 
 class TrainingError(GPT2KitError, RuntimeError):

@@ -1,0 +1,25 @@
+"""Weights on disk, without a framework: the table of tensors, reading, checking and writing."""
+
+from __future__ import annotations
+
+from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, match_names
+from gpt2kit.checkpoint.formats import StoredTensor
+from gpt2kit.checkpoint.layout import TensorSpec, parameter_counts, tensor_specs
+from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
+from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
+
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "RawTensor",
+    "StoredTensor",
+    "TensorSpec",
+    "check_tied",
+    "compare",
+    "match_names",
+    "open_checkpoint",
+    "parameter_counts",
+    "save_safetensors",
+    "save_shards",
+    "tensor_specs",
+]

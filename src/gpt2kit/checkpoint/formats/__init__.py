@@ -1,0 +1,7 @@
+"""One reader for each format of weights; each gives a `TensorFile`."""
+
+from __future__ import annotations
+
+from gpt2kit.checkpoint.formats.tensor_file import StoredTensor, TensorFile
+
+__all__ = ["StoredTensor", "TensorFile"]

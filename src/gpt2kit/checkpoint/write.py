@@ -1,0 +1,231 @@
+"""Save tensors as safetensors, in one file or in shards with an index, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from gpt2kit.atomic import (
+    AtomicFiles,
+    atomic_file,
+    atomic_write_bytes,
+    atomic_write_text,
+    folder_lock,
+    remove_leftovers,
+)
+from gpt2kit.checkpoint.formats.tensor_file import DTYPES
+from gpt2kit.checkpoint.read import INDEX_SUFFIX, SAFETENSORS_NAME
+from gpt2kit.errors import InputError
+
+__all__ = [
+    "RawTensor",
+    "atomic_file",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "folder_lock",
+    "parse_size",
+    "plan_shards",
+    "save_safetensors",
+    "save_shards",
+]
+
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
+_ALIGNMENT = 8  # the format pads its header so that the values begin at a multiple of 8
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """Values of any framework as bytes: row-major, little-endian, the dtype in safetensors' words."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: memoryview
+
+
+def save_safetensors(
+    folder: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray[Any, Any] | RawTensor],
+    *,
+    max_shard_size: int | str = "10GB",
+    metadata: Mapping[str, str] | None = None,
+    name: str = SAFETENSORS_NAME,
+) -> list[Path]:
+    """Save tensors as model.safetensors, or as shards with an index where that would be too large.
+
+    Args:
+        folder: Where; made if it is not there.
+        tensors: Name -> array, or bytes with dtype and shape.
+        max_shard_size: Largest file, as a number of bytes or "5GB", "200MB", "1GiB".
+        metadata: What the files say of themselves, {"format": "pt"} unless told.
+        name: Name of the single file.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        InputError: A size or a dtype that cannot be understood.
+        StorageError: The disk is full, or the folder cannot be written; what was there is untouched.
+    """
+    raw = {
+        key: value if isinstance(value, RawTensor) else _as_raw(key, value) for key, value in tensors.items()
+    }
+    sizes = {key: value.buffer.nbytes for key, value in raw.items()}
+    about = {"format": "pt"} if metadata is None else dict(metadata)
+
+    def write(file: IO[bytes], names: Sequence[str]) -> None:
+        _write_safetensors(file, {key: raw[key] for key in names}, about)
+
+    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name)
+
+
+def save_shards(
+    folder: str | os.PathLike[str],
+    sizes: Mapping[str, int],
+    write: Callable[[IO[bytes], Sequence[str]], None],
+    *,
+    max_shard_size: int | str,
+    name: str,
+) -> list[Path]:
+    """Save named tensors into as many files as their sizes ask for, in any format.
+
+    All files are written beside their targets first and then renamed one after another, under the folder's
+    lock; only after that are the files of an older save removed. So a full disk loses nothing.
+
+    Args:
+        folder: Where; made if it is not there.
+        sizes: Name -> bytes.
+        write: Writes the tensors of the given names into an open file.
+        max_shard_size: Largest file, as a number of bytes or "5GB".
+        name: Name of the single file; shards are named after it.
+
+    Returns:
+        The files written, the index last.
+    """
+    target = Path(folder)
+    if target.is_file():
+        raise InputError(f"{target} is a file; saving needs a folder. Pass another name.")
+    target.mkdir(parents=True, exist_ok=True)
+    shards = plan_shards(sizes, max_shard_size)
+    stem, suffix = os.path.splitext(name)
+    names = [f"{stem}-{i:05d}-of-{len(shards):05d}{suffix}" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [name]
+    with folder_lock(target):
+        remove_leftovers(target, f"{stem}*{suffix}*")
+        with AtomicFiles() as files:
+            for filename, keys in zip(names, shards, strict=True):
+                with files.open(target / filename) as file:
+                    write(file, keys)
+            if len(shards) > 1:
+                names.append(f"{name}{INDEX_SUFFIX}")
+                with files.open(target / names[-1], "w") as file:
+                    file.write(_index_text(names, shards, sum(sizes.values())))
+        _remove_older(target, stem, suffix, keep=names)
+    return [target / filename for filename in names]
+
+
+def plan_shards(sizes: Mapping[str, int], max_shard_size: int | str) -> list[list[str]]:
+    """Share tensors out to files in their order: a file is full when the next tensor would exceed its size.
+
+    A tensor larger than `max_shard_size` has a file of its own.
+
+    Source:
+        transformers v4.34.0, modeling_utils.py, shard_checkpoint.
+    """
+    limit = parse_size(max_shard_size)
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def parse_size(size: int | str) -> int:
+    """Read a number of bytes such as 1000, "5GB", "200MB" or "1GiB"; as in 4.34, a small b means bits.
+
+    Raises:
+        InputError: It is no size.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)([Bb])", str(size).strip(), re.IGNORECASE)
+    if found is None or found.group(2).upper() not in _UNITS or float(found.group(1)) <= 0:
+        raise InputError(
+            f'max_shard_size={size!r} is no size. Write a number of bytes, or "5GB", "200MB", "1GiB".'
+        )
+    count = float(found.group(1)) * _UNITS[found.group(2).upper()]
+    return max(1, int(count) // (8 if found.group(3) == "b" else 1))
+
+
+def _as_raw(name: str, values: np.ndarray[Any, Any]) -> RawTensor:
+    """Describe a NumPy array as bytes."""
+    for dtype, info in DTYPES.items():
+        if dtype != "BF16" and values.dtype == info.numpy:
+            flat = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).reshape(-1)
+            return RawTensor(dtype, values.shape, flat.view(np.uint8).data)
+    raise InputError(
+        f"The tensor {name} is of dtype {values.dtype}, which safetensors does not have. Convert it first."
+    )
+
+
+def _write_safetensors(
+    file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]
+) -> None:
+    """Write header and values: wide dtypes first, so that every tensor is aligned, then by name."""
+    order = sorted(tensors, key=lambda name: (-DTYPES[tensors[name].dtype].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.buffer.nbytes
+        if tensor.buffer.nbytes != math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize:
+            raise InputError(
+                f"The tensor {name} has {tensor.buffer.nbytes} bytes, which is not its shape {tensor.shape}."
+            )
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+        file.write(tensors[name].buffer)
+
+
+def _index_text(names: Sequence[str], shards: Sequence[Sequence[str]], total: int) -> str:
+    """Return the JSON that tells which tensor lies in which file."""
+    weight_map = {key: filename for filename, keys in zip(names, shards, strict=False) for key in keys}
+    return (
+        json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True)
+        + "\n"
+    )
+
+
+def _remove_older(folder: Path, stem: str, suffix: str, keep: Sequence[str]) -> None:
+    """Remove the files of an older save of the same kind: they would be read in place of the new ones."""
+    ours = re.compile(
+        rf"{re.escape(stem)}(-\d{{5}}-of-\d{{5}})?{re.escape(suffix)}({re.escape(INDEX_SUFFIX)})?"
+    )
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path.name not in keep:
+            path.unlink(missing_ok=True)
