@@ -15,16 +15,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from gpt2kit.errors import GPT2KitError
 
-__all__ = ["INTERRUPTED", "ending", "fail", "note", "stderr", "stdout", "write"]
+__all__ = ["INTERRUPTED", "ending", "fail", "leave_closed_pipe", "note", "show", "stderr", "stdout", "write"]
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a command that Ctrl-C ended
 
@@ -36,6 +38,17 @@ def write(text: str) -> None:
     """Write text to stdout as it is, at once: no markup, no wrapping, no buffering."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def show(title: str, rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Print a table on stdout: a bold title, the header if there is one, the rows; cells are no markup."""
+    table = Table(*header, box=SIMPLE_HEAD, show_header=bool(header), pad_edge=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if table.columns:
+        table.columns[0].style = "cyan"
+    stdout.print(Text(title, style="bold"), soft_wrap=True)
+    stdout.print(table)
 
 
 def note(message: str) -> None:

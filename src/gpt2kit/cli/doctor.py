@@ -7,16 +7,13 @@ import importlib.util
 import json
 import os
 import platform
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from gpt2kit.cli.console import stderr, stdout, write
+from gpt2kit.cli.console import note, show, stderr, write
 
 __all__ = ["doctor"]
 
@@ -44,8 +41,7 @@ def doctor(
     if as_json:
         write(json.dumps(facts, indent=2) + "\n")
     else:
-        for table in tables(facts):
-            stdout.print(table)
+        draw(facts)
     if not all(check["ok"] for check in facts["checks"]):
         raise typer.Exit(1)
 
@@ -102,29 +98,35 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def tables(facts: dict[str, Any]) -> Iterator[Table]:
-    """Draw the facts for people."""
-    system = Table(title="this machine", **TITLED, show_header=False)
-    for name, value in facts["system"].items():
-        system.add_row(name, str(value))
+def draw(facts: dict[str, Any]) -> None:
+    """Show the facts to people."""
     hub = facts["hub"]
-    state = "offline (HF_HUB_OFFLINE)" if hub["offline"] else "may ask the network"
-    system.add_row("hub", f"{state}, cache {hub['cache']}{'' if hub['exists'] else ' (empty)'}")
-    yield system
-    versions = Table(title="libraries", **TITLED, show_header=False)
-    for name, value in facts["versions"].items():
-        versions.add_row(name, f"[dim]{value}[/dim]" if value == NOT_INSTALLED else value)
-    yield versions
-    devices = Table("device", "what it is", title="devices", **TITLED)
-    for device in facts["devices"]:
-        devices.add_row(device["name"], device["description"])
-    yield devices
-    checks = Table("device", "attention", "largest error", "allowed", "", title="against NumPy", **TITLED)
-    for check in facts["checks"]:
-        verdict = "[green]right[/green]" if check["ok"] else "[bold red]WRONG[/bold red]"
-        error = check["said"] or f"{check['error']:.1e}"
-        checks.add_row(check["device"], check["attention"], error, f"{check['allowed']:.0e}", verdict)
-    yield checks
-
-
-TITLED: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": SIMPLE_HEAD}
+    asked = "never asked (HF_HUB_OFFLINE)" if hub["offline"] else "asked for names that are not on this disk"
+    cache = hub["cache"] if hub["exists"] else f"{hub['cache']} (not there yet)"
+    show(
+        "this machine",
+        [
+            *((name, str(value)) for name, value in facts["system"].items()),
+            ("hub", asked),
+            ("hub cache", cache),
+        ],
+    )
+    show("libraries", list(facts["versions"].items()))
+    if not facts["devices"]:
+        note("no framework is installed, so there is nothing to check: pip install 'gpt2kit[torch]'")
+        return
+    show("devices", [(device["name"], device["description"]) for device in facts["devices"]])
+    show(
+        "a tiny model on each device, against NumPy in float64",
+        [
+            (
+                check["device"],
+                check["attention"],
+                check["failure"] or f"{check['error']:.1e}",
+                f"{check['allowed']:.0e}",
+                "right" if check["ok"] else "WRONG",
+            )
+            for check in facts["checks"]
+        ],
+        header=("device", "attention", "largest error", "allowed", ""),
+    )

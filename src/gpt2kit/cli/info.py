@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from gpt2kit.cli.console import stdout, write
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from gpt2kit.cli.console import show, write
 
 __all__ = ["info"]
 
@@ -24,7 +19,7 @@ SHOWN = {
     "n_layer": "layers",
     "n_head": "heads",
     "n_embd": "width of the hidden states",
-    "n_inner": "width inside the MLP (None: 4 times the width)",
+    "n_inner": "width inside the MLP",
     "n_positions": "positions",
     "vocab_size": "vocabulary",
     "activation_function": "activation",
@@ -59,13 +54,12 @@ def info(
     if as_json:
         write(json.dumps(facts, indent=2) + "\n")
     else:
-        for table in tables(facts):
-            stdout.print(table)
+        draw(facts)
 
 
 def gather(name: str, revision: str | None) -> dict[str, Any]:
     """Collect what is known of a model as plain data, the form that --json writes."""
-    from gpt2kit.checkpoint.layout import parameter_counts
+    from gpt2kit.checkpoint import parameter_counts
     from gpt2kit.config import GPT2Config
     from gpt2kit.hub import HubOptions, locate
 
@@ -93,45 +87,50 @@ def gather(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> dict[str, Any] | None:
-    """Say how many tensors of which types the weights on this disk hold; None where there are none."""
-    from gpt2kit.checkpoint.read import open_checkpoint
+    """Say what the safetensors files of a folder hold, by their headers; None where there are none.
+
+    A `pytorch_model.bin` is listed among the files but not opened: that would read all of it, with PyTorch.
+    """
+    from gpt2kit.checkpoint import open_checkpoint
     from gpt2kit.errors import FileNotInRepositoryError
 
     try:
-        checkpoint = open_checkpoint(folder)
+        checkpoint = open_checkpoint(folder, use_safetensors=True)
     except FileNotInRepositoryError:
         return None
     with checkpoint:
-        dtypes: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for tensor in checkpoint.values():
-            dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + math.prod(tensor.shape)
+            numbers[tensor.dtype] = numbers.get(tensor.dtype, 0) + math.prod(tensor.shape)
         return {
             "files": [path.name for path in checkpoint.files],
             "tensors": len(checkpoint),
-            "numbers_by_dtype": dtypes,
+            "numbers_by_dtype": numbers,
         }
 
 
-def tables(facts: dict[str, Any]) -> Iterator[Table]:
-    """Draw the facts for people."""
-    config = facts["config"]
-    yield two_columns(
-        f"{facts['name']}  [dim]{escape(facts['folder'])}[/dim]",
+def draw(facts: dict[str, Any]) -> None:
+    """Show the facts to people."""
+    config, total, weights = facts["config"], facts["parameters"]["total"], facts["weights"]
+    config = {**config, "n_inner": config["n_inner"] or 4 * config["n_embd"]}
+    show(
+        f"{facts['name']}, in {facts['folder']}",
         [(label, str(config[name])) for name, label in SHOWN.items()]
-        + [(name, str(config[name])) for name in SWITCHES if config[name]],
+        + [(name, "on") for name in SWITCHES if config[name]],
     )
-    total = facts["parameters"]["total"]
-    yield two_columns(
+    show(
         "parameters",
-        [(part, f"{count:,}  {count / total:6.1%}") for part, count in facts["parameters"].items()],
+        [(part, f"{count:>13,}  {count / total:6.1%}") for part, count in facts["parameters"].items()],
     )
-    weights = facts["weights"]
-    held = "no weights on this disk" if weights is None else describe(weights)
-    yield two_columns("files", [*((f["name"], size(f["bytes"])) for f in facts["files"]), ("weights", held)])
-    yield two_columns(
-        f"memory: weights + cache for each {CACHE_TOKENS:,} tokens",
+    show(
+        "files on this disk",
+        [(file["name"], f"{size(file['bytes']):>11}") for file in facts["files"]]
+        + [("weights", "no safetensors here" if weights is None else describe(weights))],
+    )
+    show(
+        f"memory: the weights, and the cache for each {CACHE_TOKENS:,} tokens",
         [
-            (row["dtype"], f"{size(row['weights'])} + {size(row['cache_per_1000_tokens'])}")
+            (row["dtype"], f"{size(row['weights']):>11} + {size(row['cache_per_1000_tokens'])}")
             for row in facts["memory"]
         ],
     )
@@ -141,19 +140,6 @@ def describe(weights: dict[str, Any]) -> str:
     """Say in a line what the files of weights hold."""
     kinds = ", ".join(f"{count:,} x {dtype}" for dtype, count in weights["numbers_by_dtype"].items())
     return f"{weights['tensors']} tensors: {kinds}"
-
-
-def two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
-    """Lay out names and values."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_header=False)
-    table.add_column(style="cyan")
-    table.add_column(justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def size(count: int) -> str:
