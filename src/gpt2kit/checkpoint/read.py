@@ -64,13 +64,14 @@ class Checkpoint(Mapping[str, StoredTensor]):
     def __len__(self) -> int:
         return len(self._home)
 
-    def read_into(self, name: str, buffer: memoryview | np.ndarray[Any, Any]) -> None:
+    def read_into(self, name: str, buffer: memoryview | np.ndarray[Any, Any], offset: int | None = None) -> None:
         """Read the values of a tensor into memory that is there already, without a copy in between.
 
         Args:
             name: The tensor's name in the file.
             buffer: Writable, C-contiguous, of exactly the tensor's bytes; dtype and shape of a NumPy array
                 are not looked at.
+            offset: Byte of the tensor to begin at; then the buffer may be smaller than what follows.
 
         Raises:
             InputError: The buffer has another size, or cannot be written.
@@ -81,13 +82,14 @@ class Checkpoint(Mapping[str, StoredTensor]):
                 raise InputError(f"The buffer for {name} is not C-contiguous. Pass a contiguous array.")
             buffer = buffer.reshape(-1).view(np.uint8).data
         wanted = self[name].nbytes
-        if buffer.readonly or buffer.nbytes != wanted:
+        fits = buffer.nbytes == wanted if offset is None else 0 <= offset <= wanted - buffer.nbytes
+        if buffer.readonly or not fits:
             raise InputError(
                 f"The buffer for {name} must be writable and of {wanted} bytes, "
                 f"but it is {'read-only' if buffer.readonly else f'of {buffer.nbytes} bytes'}."
             )
-        if wanted:
-            self._home[name].read_into(name, buffer.cast("B"))
+        if buffer.nbytes:
+            self._home[name].read_into(name, buffer.cast("B"), offset or 0)
 
     def numpy(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return a tensor as a new NumPy array; BF16, which NumPy does not have, is widened to float32."""

@@ -2,8 +2,9 @@
 
 4.34 hands out a tuple: for each layer a pair (key, value) of shape [B, H, S, K]. `GPT2Cache` is that tuple,
 and behind its tensors there may be a room: one buffer for each key and value, longer than what is filled.
-A call that continues from the cache then writes its new positions into the room instead of copying all the old
-ones. The cache is a value all the same, as the tuple was: continuing never changes what an older cache shows.
+A call that continues from the cache then writes its new positions into the room instead of copying all the
+old ones. The cache is a value all the same, as the tuple was: continuing never changes what an older cache
+shows.
 
         room   [ 0 1 2 3 4 5 6 . . . . ]     filled = 7
         older  [ 0 1 2 3 4 ]                 may not append in place: the room has gone on
@@ -52,7 +53,8 @@ class Room:
             values = self.values[layer] = torch.empty_like(keys)  # [B, H, capacity, K]
         elif keys.size(0) != key.size(0):
             raise InputError(
-                f"The cache holds {keys.size(0)} sequences and {key.size(0)} were given. Give as many as before, or "
+                f"The cache holds {keys.size(0)} sequences and {key.size(0)} were given. Give as many as "
+                f"before, or "
                 "rearrange the cache with `reorder`."
             )
         keys[:, :, start:stop] = key
@@ -95,7 +97,7 @@ def append(layer_past: Slot | Sequence[Tensor], key: Tensor, value: Tensor) -> P
     return torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)  # [B, H, S, K] each
 
 
-class GPT2Cache(tuple):  # type: ignore[type-arg]  # tuple[Pair, ...]: a generic base would cost every subscript
+class GPT2Cache(tuple):
     """The past of all layers: 4.34's tuple of (key, value), each [B, H, S, K], with room to go on.
 
     Args:
@@ -136,7 +138,8 @@ class GPT2Cache(tuple):  # type: ignore[type-arg]  # tuple[Pair, ...]: a generic
         capacity = config.n_positions if capacity is None else capacity
         if not 0 < capacity <= config.n_positions:
             raise LengthError(
-                f"A cache of {capacity} positions was asked for, and the model has n_positions={config.n_positions}. "
+                f"A cache of {capacity} positions was asked for, and the model has "
+                f"n_positions={config.n_positions}. "
                 f"Ask for 1 to {config.n_positions}."
             )
         width = config.n_embd // config.n_head
@@ -161,7 +164,9 @@ class GPT2Cache(tuple):  # type: ignore[type-arg]  # tuple[Pair, ...]: a generic
         room = None if self.room is None else Room(len(self), self.room.capacity, self.get_seq_length())
         pairs = []
         for layer, pair in enumerate(self):
-            key, value = (tensor.index_select(0, indices.to(tensor.device)) for tensor in pair)  # [B', H, S, K]
+            key, value = (
+                tensor.index_select(0, indices.to(tensor.device)) for tensor in pair
+            )  # [B', H, S, K]
             pairs.append((key, value) if room is None else room.write(layer, 0, key, value))
         return GPT2Cache(pairs, room)
 
@@ -171,7 +176,7 @@ class GPT2Cache(tuple):  # type: ignore[type-arg]  # tuple[Pair, ...]: a generic
         return GPT2Cache(((key[:, :, :length], value[:, :, :length]) for key, value in self), self.room)
 
     def claim(self, count: int, limit: int) -> tuple[Room | None, list[Slot] | list[Pair]]:
-        """Prepare for `count` more positions: return the room to continue in and what each layer gets as its past.
+        """Prepare for `count` more positions: return the room, and what each layer gets as its past.
 
         Where tensors may not be written in place (gradients are on, or the call is being traced), there is no
         room, and each layer gets its own pair, which `append` concatenates.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.generation import GenerationMixin
 from gpt2kit.torch.layers import Unembedding
 from gpt2kit.torch.model import GPT2Model
@@ -40,8 +40,8 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
         transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2LMHeadModel.
 
     Example:
-        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)).eval()
-        >>> model(torch.tensor([[2, 3, 5, 7, 11]])).logits.shape
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3,
+        n_head=3)).eval() >>> model(torch.tensor([[2, 3, 5, 7, 11]])).logits.shape
         torch.Size([1, 5, 101])
     """
 
@@ -50,7 +50,8 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.transformer = GPT2Model(config)
-        self.lm_head = Unembedding(config.n_embd, config.vocab_size, bias=False)
+        with unfilled_while_loading():
+            self.lm_head = Unembedding(config.n_embd, config.vocab_size, bias=False)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -106,13 +107,10 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
             InputError: As `GPT2Model.forward`; labels of another shape or outside the vocabulary.
             LengthError: Past and present are more than n_positions.
         """
-        if labels is not None:
-            given = inputs_embeds.shape[:-1] if input_ids is None and inputs_embeds is not None else input_ids.shape
-            if labels.shape != given:
-                raise InputError(f"labels should have the shape {list(given)}, but it is {list(labels.shape)}.")
         if logits_to_keep < 0 or (labels is not None and logits_to_keep):
             raise InputError(
-                f"logits_to_keep={logits_to_keep} cannot be honoured: it is the number of last positions, 0 for all, "
+                f"logits_to_keep={logits_to_keep} cannot be honoured: it is the number of last positions, "
+                f"0 for all, "
                 "and a loss needs all."
             )
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
@@ -133,6 +131,10 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
         )
         hidden_states = body.last_hidden_state[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
         logits = self.lm_head(hidden_states)  # [B, T, V]
+        if labels is not None and labels.shape != logits.shape[:-1]:
+            raise InputError(
+                f"labels should have the shape {list(logits.shape[:-1])}, but it is {list(labels.shape)}."
+            )
         output = CausalLMOutputWithCrossAttentions(
             loss=None if labels is None else next_token_loss(logits, labels),
             logits=logits,
@@ -196,8 +198,8 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of each next token, a scalar.
 
-    Position t predicts the label at t + 1, and the last position predicts nothing. The labels are shifted rather
-    than the logits, because moving [B, T, V] numbers would cost a copy of the largest tensor of all.
+    Position t predicts the label at t + 1, and the last position predicts nothing. The labels are shifted
+    rather than the logits, because moving [B, T, V] numbers would cost a copy of the largest tensor of all.
 
     Args:
         logits: [B, T, V]
@@ -208,7 +210,9 @@ def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL).to(logits.device)  # [B, T]
     try:
-        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.flatten(), ignore_index=IGNORED_LABEL)
+        return F.cross_entropy(
+            logits.view(-1, logits.size(-1)), targets.flatten(), ignore_index=IGNORED_LABEL
+        )
     except IndexError:
         outside = targets[(targets != IGNORED_LABEL) & ((targets < 0) | (targets >= logits.size(-1)))]
         if outside.numel() == 0:

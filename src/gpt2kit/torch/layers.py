@@ -1,7 +1,7 @@
 """The parts of a GPT-2 block: Conv1D, attention by two kernels, MLP.
 
-Dimensions: B batch, T query positions, S key positions, D n_embd, H heads, K width of a head, M width of the MLP,
-E encoder positions (docs/shapes.md).
+Dimensions: B batch, T query positions, S key positions, D n_embd, H heads, K width of a head, M width of the
+MLP, E encoder positions (docs/shapes.md).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gpt2kit.torch.cache import Slot, append
 from gpt2kit.torch.product import project
 
 __all__ = [
+    "GPT2MLP",
     "KERNELS",
     "Conv1D",
     "GPT2Attention",
     "GPT2Block",
-    "GPT2MLP",
     "Unembedding",
     "attend",
     "attend_sdpa",
@@ -166,28 +166,30 @@ def uses_sdpa(kernel: str, output_attentions: bool, head_mask: object) -> bool:
 def score_dtype(states: Tensor, upcast: bool) -> torch.dtype:
     """Return the dtype in which attention scores of these hidden states are computed."""
     dtype = states.dtype
-    if dtype != torch.float64 and torch.is_autocast_enabled(states.device.type):  # autocast leaves float64 alone
-        dtype = torch.get_autocast_dtype(states.device.type)
+    device = states.device.type
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):  # autocast leaves float64 alone
+        dtype = torch.get_autocast_dtype(device)
     return torch.promote_types(dtype, torch.float32) if upcast else dtype
 
 
 def hiding(dtype: torch.dtype) -> float:
     """Return what is added to a score to hide it: half of the dtype's minimum.
 
-    A score is lost beside this number, so a hidden position has weight 0, and where every position of a row is
-    hidden the weights are those of 4.34, without NaN. Half, because a position hidden both as later and as padding
-    gets it twice, and because fused kernels multiply it by log2(e): with the whole minimum both would overflow.
+    A score is lost beside this number, so a hidden position has weight 0, and where every position of a row
+    is hidden the weights are those of 4.34, without NaN. Half, because a position hidden both as later and as
+    padding gets it twice, and because fused kernels multiply it by log2(e): with the whole minimum both would
+    overflow.
     """
     return torch.finfo(dtype).min / 2
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask of ones (see) and zeros (do not) into what is added to the scores; fractions lie between."""
+    """Turn a mask of ones (to see) and zeros (not to see) into what is added to the scores."""
     return (1.0 - mask.to(dtype)) * hiding(dtype)
 
 
 def causal_bias(bias: Tensor | None, T: int, S: int, sdpa: bool, like: Tensor, upcast: bool) -> Tensor | None:
-    """Complete a padding bias so that the T last of S positions see no later one; a complete one stays as it is.
+    """Complete a padding bias, so that the last T of S positions see no later one; complete ones stay.
 
     Args:
         bias: Padding, [B, 1, 1, S]; or complete, [B, 1, T, S]; or None.
@@ -229,7 +231,9 @@ class GPT2Attention(nn.Module):
         transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2Attention.
     """
 
-    def __init__(self, config: GPT2Config, is_cross_attention: bool = False, layer_idx: int | None = None) -> None:
+    def __init__(
+        self, config: GPT2Config, is_cross_attention: bool = False, layer_idx: int | None = None
+    ) -> None:
         super().__init__()
         self.embed_dim = config.n_embd
         self.num_heads = config.n_head
@@ -241,7 +245,9 @@ class GPT2Attention(nn.Module):
         self.divisor = math.sqrt(self.head_dim) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             if layer_idx is None:
-                raise ConfigError("scale_attn_by_inverse_layer_idx needs the number of the layer: give layer_idx.")
+                raise ConfigError(
+                    "scale_attn_by_inverse_layer_idx needs the number of the layer: give layer_idx."
+                )
             self.divisor *= layer_idx + 1
 
         if is_cross_attention:
@@ -271,7 +277,8 @@ class GPT2Attention(nn.Module):
         Args:
             hidden_states: [B, T, D]
             layer_past: Keys and values of earlier positions.
-            attention_mask: Added to the scores: padding [B, 1, 1, S], or complete [B, 1, T, S] (`causal_bias`).
+            attention_mask: Added to the scores: padding [B, 1, 1, S], or complete [B, 1, T, S]
+                (`causal_bias`).
             head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
             encoder_hidden_states: [B, E, D], for cross-attention only.
             encoder_attention_mask: Added to the scores of cross-attention, broadcast to [B, H, T, E].
@@ -289,7 +296,7 @@ class GPT2Attention(nn.Module):
             key, value = self.c_attn(encoder_hidden_states).chunk(2, dim=-1)  # [B, E, D] each
         else:
             query, key, value = self.c_attn(hidden_states).chunk(3, dim=-1)  # [B, T, D] each
-        query, key, value = self.split_heads(query), self.split_heads(key), self.split_heads(value)  # [B, H, T, K]
+        query, key, value = map(self.split_heads, (query, key, value))  # [B, H, T, K] each; E for T if cross
         if layer_past is not None:
             key, value = append(layer_past, key, value)  # [B, H, S, K] each
 
@@ -345,7 +352,9 @@ class GPT2Attention(nn.Module):
             raise InputError(f"There is no head {unknown[0]}: heads are numbered 0 to {total - 1}.")
         keep = [index for index, head in enumerate(present) if head not in heads]
         if not keep:
-            raise InputError(f"Pruning heads {sorted(heads)} would leave layer {self.layer_idx} without any head.")
+            raise InputError(
+                f"Pruning heads {sorted(heads)} would leave layer {self.layer_idx} without any head."
+            )
         if len(keep) == len(present):
             return
         width = torch.arange(self.head_dim)  # [K]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.layers import GPT2Block, causal_bias, padding_bias, score_dtype, uses_sdpa
 from gpt2kit.torch.outputs import BaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
@@ -38,19 +39,20 @@ class GPT2Model(GPT2PreTrainedModel):
         transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2Model.
 
     Example:
-        >>> model = GPT2Model(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)).eval()
-        >>> model(torch.tensor([[2, 3, 5, 7, 11]])).last_hidden_state.shape
+        >>> model = GPT2Model(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3,
+        n_head=3)).eval() >>> model(torch.tensor([[2, 3, 5, 7, 11]])).last_hidden_state.shape
         torch.Size([1, 5, 33])
     """
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.embed_dim = config.n_embd
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList([GPT2Block(config, layer_idx=layer) for layer in range(config.n_layer)])
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        with unfilled_while_loading():
+            self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+            self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+            self.drop = nn.Dropout(config.embd_pdrop)
+            self.h = nn.ModuleList([GPT2Block(config, layer_idx=layer) for layer in range(config.n_layer)])
+            self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.gradient_checkpointing = False
         self.checkpointing_options: dict[str, Any] = {}
         self.post_init()
@@ -82,13 +84,13 @@ class GPT2Model(GPT2PreTrainedModel):
         """Compute the hidden states of T positions that follow those of the cache.
 
         Args:
-            input_ids: Tokens, [B, T]. On an accelerator ids outside the vocabulary are not looked for, because
-                that would wait for the device at every call.
+            input_ids: Tokens, [B, T]. On an accelerator ids outside the vocabulary are not looked for,
+                because that would wait for the device at every call.
             past_key_values: What an earlier call returned: a `GPT2Cache`, or 4.34's tuple.
             attention_mask: 1 for the positions to see and 0 for padding, [B, S]: past and present.
             token_type_ids: More token ids whose embeddings are added, [B, T].
-            position_ids: Place of each token, [B, T]. By default counted from the attention mask, so that padding
-                on either side changes nothing; without a mask, from the length of the past.
+            position_ids: Place of each token, [B, T]. By default counted from the attention mask, so that
+                padding on either side changes nothing; without a mask, from the length of the past.
             head_mask: Factors on the attention weights: [H], [L, H], or [L, B, H, T, S] with ones where it
                 shall repeat.
             inputs_embeds: Embeddings in place of input_ids, [B, T, D].
@@ -108,7 +110,9 @@ class GPT2Model(GPT2PreTrainedModel):
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_hidden_states = (
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
         use_cache = config.use_cache if use_cache is None else use_cache
         return_dict = config.use_return_dict if return_dict is None else return_dict
         if self.gradient_checkpointing and self.training and use_cache:
@@ -119,17 +123,21 @@ class GPT2Model(GPT2PreTrainedModel):
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         past = self._checked_past(past_key_values)
         S = T + past.get_seq_length()
-        if S > config.n_positions:
+        if config.n_positions < S:
             raise LengthError(self._too_long(S, T))
         padding = self._checked_padding(attention_mask, B, S, T)
         position_ids = self._checked_positions(position_ids, padding, B, S, T, self.wpe.weight.device)
 
         if inputs_embeds is None:
             inputs_embeds = embed(self.wte, input_ids, "input_ids", "vocab_size")  # [B, T, D]
-        hidden_states = inputs_embeds + embed(self.wpe, position_ids, "position_ids", "n_positions")  # [B, T, D]
+        hidden_states = inputs_embeds + embed(
+            self.wpe, position_ids, "position_ids", "n_positions"
+        )  # [B, T, D]
         if token_type_ids is not None:
             types = self._rows("token_type_ids", token_type_ids, T, B)  # [B, T]
-            hidden_states = hidden_states + embed(self.wte, types, "token_type_ids", "vocab_size")  # [B, T, D]
+            hidden_states = hidden_states + embed(
+                self.wte, types, "token_type_ids", "vocab_size"
+            )  # [B, T, D]
         hidden_states = self.drop(hidden_states)  # [B, T, D]
 
         kernel = self._checked_kernel(output_attentions, head_mask)
@@ -188,12 +196,14 @@ class GPT2Model(GPT2PreTrainedModel):
     def _checked_inputs(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None
     ) -> tuple[Any, Any, Sequence[int]]:
-        """Return ids [B, T] or embeddings [B, T, D], the other one None, and the shape that the ids came in."""
+        """Return ids [B, T] or embeddings [B, T, D], the other None, and the shape the ids came in."""
         if input_ids is not None and inputs_embeds is not None:
             raise InputError("Both input_ids and inputs_embeds came; give one of the two.")
         if input_ids is not None:
             if input_ids.dim() < 1 or 0 in input_ids.shape:
-                raise InputError(f"input_ids must hold at least one token, but their shape is {list(input_ids.shape)}.")
+                raise InputError(
+                    f"input_ids must hold at least one token, but their shape is {list(input_ids.shape)}."
+                )
             return input_ids.reshape(-1, input_ids.size(-1)), None, input_ids.shape  # [B, T]
         if inputs_embeds is None:
             raise InputError("Neither input_ids nor inputs_embeds came; give one of the two.")
@@ -211,7 +221,8 @@ class GPT2Model(GPT2PreTrainedModel):
         past = GPT2Cache.from_legacy(past_key_values)
         if len(past) != len(self.h):
             raise InputError(
-                f"past_key_values has {len(past)} layers and the model has {len(self.h)}. Give the past that this "
+                f"past_key_values has {len(past)} layers and the model has {len(self.h)}. Give the past "
+                f"that this "
                 "model returned."
             )
         return past
@@ -220,8 +231,10 @@ class GPT2Model(GPT2PreTrainedModel):
         """Say why S positions are too many, and the ways out."""
         made_of = f"{S} positions" if S == T else f"{S} positions ({S - T} in past_key_values and {T} new)"
         return (
-            f"{made_of} were given, and the model has n_positions={self.config.n_positions}. Shorten the input "
-            "(tokenizers: truncation=True, max_length=), take the last part of it, or use a model with more positions."
+            f"{made_of} were given, and the model has n_positions={self.config.n_positions}. Shorten the "
+            f"input "
+            "(tokenizers: truncation=True, max_length=), take the last part of it, or use a model with "
+            "more positions."
         )
 
     @staticmethod
@@ -237,15 +250,24 @@ class GPT2Model(GPT2PreTrainedModel):
         if attention_mask is None:
             return None
         if attention_mask.numel() != B * S:
-            past = "" if S == T else f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
+            past = (
+                "" if S == T else f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
+            )
             raise InputError(
-                f"attention_mask should have the shape [{B}, {S}]{past}, but it is {list(attention_mask.shape)}."
+                f"attention_mask should have the shape [{B}, {S}]{past}, but it is "
+                f"{list(attention_mask.shape)}."
             )
         mask = attention_mask.reshape(B, S)  # [B, S]
         return None if _is_readable(mask) and bool((mask == 1).all()) else mask
 
     def _checked_positions(
-        self, position_ids: Tensor | None, padding: Tensor | None, B: int, S: int, T: int, device: torch.device
+        self,
+        position_ids: Tensor | None,
+        padding: Tensor | None,
+        B: int,
+        S: int,
+        T: int,
+        device: torch.device,
     ) -> Tensor:
         """Return the place of each token, [B, T] or [1, T]."""
         if position_ids is not None:
@@ -263,7 +285,8 @@ class GPT2Model(GPT2PreTrainedModel):
         if kernel == "sdpa" and (output_attentions or head_mask is not None):
             asked = "output_attentions" if output_attentions else "head_mask"
             raise InputError(
-                f"{asked} needs the attention weights, which attn_implementation='sdpa' does not make. Choose "
+                f"{asked} needs the attention weights, which attn_implementation='sdpa' does not make. "
+                f"Choose "
                 "'auto' or 'eager' with model.set_attn_implementation(...)."
             )
         return kernel
@@ -282,7 +305,8 @@ class GPT2Model(GPT2PreTrainedModel):
         if head_mask.dim() == 5 and head_mask.size(0) == L and head_mask.size(2) in widths:
             return list(head_mask)  # L of [B, H, T, S]
         raise InputError(
-            f"head_mask should have the shape [{H}], [{L}, {H}] or [{L}, batch, {H}, queries, keys], but it is "
+            f"head_mask should have the shape [{H}], [{L}, {H}] or [{L}, batch, {H}, queries, keys], but "
+            f"it is "
             f"{list(head_mask.shape)}."
         )
 
@@ -292,7 +316,9 @@ class GPT2Model(GPT2PreTrainedModel):
         """Return what is added to the scores of cross-attention, broadcast to [B, H, T, E]."""
         if states is None:
             if mask is not None:
-                raise InputError("encoder_attention_mask came without encoder_hidden_states; give both or neither.")
+                raise InputError(
+                    "encoder_attention_mask came without encoder_hidden_states; give both or neither."
+                )
             return None
         if not self.config.add_cross_attention:
             raise InputError(
@@ -352,16 +378,14 @@ def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:
         outside = ids[(ids < 0) | (ids >= size)]
         if outside.numel() == 0:
             raise
-        raise InputError(
-            f"{name} holds {int(outside.flatten()[0])}, which is outside 0 to {size - 1} ({size_name}={size}). Use the "
-            "tokenizer of this model, or resize_token_embeddings if tokens were added."
-            if size_name == "vocab_size"
-            else f"{name} holds {int(outside.flatten()[0])}, which is outside 0 to {size - 1} ({size_name}={size})."
-        ) from None
+        message = f"{name} holds {int(outside.flatten()[0])}, outside 0 to {size - 1} ({size_name}={size})."
+        if size_name == "vocab_size":
+            message += " Use this model's tokenizer, or resize_token_embeddings if tokens were added."
+        raise InputError(message) from None
 
 
 def _is_readable(tensor: Tensor) -> bool:
-    """Tell whether the values of a tensor may be looked at: on a CPU, and not while something traces the call."""
+    """Tell whether the values of a tensor may be looked at: on a CPU, and while nothing traces the call."""
     return (
         type(tensor) is Tensor
         and tensor.device.type == "cpu"

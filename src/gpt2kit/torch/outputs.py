@@ -23,8 +23,8 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
     Attributes:
         last_hidden_state: After the last layer norm, [B, T, D].
         past_key_values: L pairs of [B, H, S, K] if use_cache.
-        hidden_states: L + 1 of [B, T, D] if output_hidden_states: after the embeddings, then after each block,
-            the last one after the last layer norm.
+        hidden_states: L + 1 of [B, T, D] if output_hidden_states: after the embeddings, then after each
+            block, the last one after the last layer norm.
         attentions: L of [B, H, T, S] if output_attentions.
         cross_attentions: L of [B, H, T, E] if output_attentions and the encoder's states were given.
     """
@@ -58,7 +58,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
 
 
 def register(output_class: type[ModelOutput]) -> None:
-    """Make a class of outputs known to torch's trees, so that FSDP, checkpointing and export see its tensors."""
+    """Make a class of outputs known to torch's trees, so that FSDP and export see its tensors."""
 
     def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
         return list(output.values()), list(output.keys())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, Self
@@ -14,19 +12,17 @@ from torch import Tensor, nn
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation import GenerationConfig
-from gpt2kit.torch import surgery
-from gpt2kit.torch.layers import KERNELS, Conv1D, GPT2Attention, GPT2MLP
+from gpt2kit.torch import fresh, surgery
+from gpt2kit.torch.layers import KERNELS
 
 __all__ = ["GPT2PreTrainedModel"]
-
-_logger = logging.getLogger(__name__)
 
 
 class GPT2PreTrainedModel(nn.Module):
     """Base of the GPT-2 models: a configuration, and weights that can be made, loaded, saved and changed.
 
-    A subclass builds its layers in `__init__` and calls `self.post_init()` at the end. It holds its body under
-    the name `transformer`, or is a body itself.
+    A subclass builds its layers in `__init__` and calls `self.post_init()` at the end. It holds its body
+    under the name `transformer`, or is a body itself.
 
     Args:
         config: The configuration; it is checked here.
@@ -49,13 +45,14 @@ class GPT2PreTrainedModel(nn.Module):
     _keys_to_ignore_on_load_unexpected: list[str] | None = None
 
     config: GPT2Config
-    generation_config: GenerationConfig | None
+    generation_config: Any  # a GenerationConfig, or None where the class cannot generate
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         if not isinstance(config, GPT2Config):
             raise ConfigError(
-                f"{type(self).__name__} needs a GPT2Config, but a {type(config).__name__} came. To load a model by its "
+                f"{type(self).__name__} needs a GPT2Config, but a {type(config).__name__} came. To load a "
+                f"model by its "
                 f"name or folder, call {type(self).__name__}.from_pretrained(...)."
             )
         config.validate()
@@ -120,13 +117,14 @@ class GPT2PreTrainedModel(nn.Module):
         self.init_weights()
         if getattr(self.config, "gradient_checkpointing", False):
             self.gradient_checkpointing_enable()
-            del self.config.gradient_checkpointing  # it is the model's state now and not saved, as in 4.34
+            delattr(self.config, "gradient_checkpointing")  # the model's state now, and not saved, as in 4.34
 
     def init_weights(self) -> None:
         """Prune as the configuration says, draw the weights that were not drawn yet, and tie the head."""
         if self.config.pruned_heads:
             self.prune_heads(self.config.pruned_heads)
-        self.apply(self._initialize_weights)
+        if not fresh.is_loading():
+            self.apply(self._initialize_weights)
         self.tie_weights()
 
     def _initialize_weights(self, module: nn.Module) -> None:
@@ -135,27 +133,9 @@ class GPT2PreTrainedModel(nn.Module):
             self._init_weights(module)
             module._is_initialized = True
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw the weights of one module, as GPT-2 does and in the order in which 4.34 draws.
-
-        Weights are normal with deviation initializer_range, biases 0, layer norms 1 and 0. Where a projection ends
-        in the residual stream the deviation is divided by sqrt(2 L), because the stream adds up 2 L of them.
-        """
-        deviation = self.config.initializer_range
-        if isinstance(module, nn.Linear | Conv1D):
-            module.weight.normal_(std=deviation)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, nn.Embedding):
-            module.weight.normal_(std=deviation)
-            if module.padding_idx is not None:
-                module.weight[module.padding_idx].zero_()
-        elif isinstance(module, nn.LayerNorm):
-            module.weight.fill_(1.0)
-            module.bias.zero_()
-        elif isinstance(module, GPT2Attention | GPT2MLP):
-            module.c_proj.weight.normal_(std=deviation / math.sqrt(2 * self.config.n_layer))
+        """Draw the weights of one module; a subclass with parts of its own extends this."""
+        fresh.draw(module, self.config.initializer_range, self.config.n_layer)
 
     # ------------------------------------------------------------------ embeddings
 
@@ -208,7 +188,7 @@ class GPT2PreTrainedModel(nn.Module):
         return surgery.resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of)
 
     def enable_input_require_grads(self) -> None:
-        """Let gradients reach the output of the embeddings, so that adapters on a frozen model can be trained."""
+        """Let gradients reach the embeddings' output, so that adapters on a frozen model can be trained."""
 
         def require_grad(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             output.requires_grad_(True)
@@ -236,8 +216,8 @@ class GPT2PreTrainedModel(nn.Module):
         """Choose the attention kernel.
 
         Args:
-            attn_implementation: "eager" writes the equations out; "sdpa" is torch's fused kernel; "auto" takes the
-                fused one unless a call asks for attentions or gives a head mask.
+            attn_implementation: "eager" writes the equations out; "sdpa" is torch's fused kernel; "auto"
+                takes the fused one unless a call asks for attentions or gives a head mask.
 
         Raises:
             ConfigError: Another name.
@@ -247,11 +227,14 @@ class GPT2PreTrainedModel(nn.Module):
             if isinstance(module, GPT2PreTrainedModel):
                 module.attn_implementation = kernel
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
         """Keep no activations of the blocks in training: less memory, and each block is computed twice.
 
         Args:
-            gradient_checkpointing_kwargs: For torch.utils.checkpoint.checkpoint, such as {"use_reentrant": True}.
+            gradient_checkpointing_kwargs: For torch.utils.checkpoint.checkpoint, such as {"use_reentrant":
+                True}.
         """
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
@@ -293,10 +276,12 @@ class GPT2PreTrainedModel(nn.Module):
     ) -> Any:
         """Load a model from a folder, a name on the hub, or "pocket"; it is returned in evaluation mode.
 
-        The weights are read straight into their place, so this takes hardly more memory than the model itself.
+        The weights are read straight into their place, so this takes hardly more memory than the model
+        itself.
 
         Args:
-            pretrained_model_name_or_path: A folder on this disk wins over a name; None with config= and state_dict=.
+            pretrained_model_name_or_path: A folder on this disk wins over a name; None with config= and
+                state_dict=.
             *model_args: For the constructor of a subclass, after the configuration.
             config: A configuration in place of the checkpoint's, or where to find one.
             cache_dir: Where downloads are kept.
@@ -305,13 +290,14 @@ class GPT2PreTrainedModel(nn.Module):
             local_files_only: Never ask the network.
             token: For private repositories; True is the one of `huggingface-cli login`.
             revision: Branch, tag or commit.
-            use_safetensors: True takes only safetensors, False only pytorch_model.bin; None the first of them.
+            use_safetensors: True takes only safetensors, False only pytorch_model.bin; None the first of
+                them.
             **kwargs: torch_dtype ("auto", a dtype or its name; float32 by default), device_map ("auto" or one
-                device), attn_implementation, state_dict (weights in place of the checkpoint's), variant, subfolder,
-                output_loading_info (return a pair of model and what was missing, unexpected or of another shape),
-                low_cpu_mem_usage (always so), proxies, resume_download, use_auth_token, trust_remote_code
-                (nothing of a repository is ever executed); and values that take the place of those in the
-                configuration.
+                device), attn_implementation, state_dict (weights in place of the checkpoint's), variant,
+                subfolder, output_loading_info (return a pair of model and what was missing, unexpected or of
+                another shape), low_cpu_mem_usage (always so), proxies, resume_download, use_auth_token,
+                trust_remote_code (nothing of a repository is ever executed); and values that take the place
+                of those in the configuration.
 
         Raises:
             HubError: No such name, file or network.
@@ -355,7 +341,8 @@ class GPT2PreTrainedModel(nn.Module):
     ) -> None:
         """Write weights, config.json and generation_config.json into a folder.
 
-        Every file is written aside and then renamed, so that a full disk or an interruption loses nothing old.
+        Every file is written aside and then renamed, so that a full disk or an interruption loses nothing
+        old.
 
         Args:
             save_directory: The folder; it is made if it is not there.
@@ -380,7 +367,8 @@ class GPT2PreTrainedModel(nn.Module):
                 "token" if token is not None else "save_peft_format=False"
             )
             raise InputError(
-                f"save_pretrained cannot honour {asked}: it writes a folder and uploads nothing. To publish, call "
+                f"save_pretrained cannot honour {asked}: it writes a folder and uploads nothing. To "
+                f"publish, call "
                 "huggingface_hub.upload_folder on the folder afterwards."
             )
         if is_main_process:
@@ -397,13 +385,15 @@ class GPT2PreTrainedModel(nn.Module):
     def push_to_hub(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: this library uploads nothing."""
         raise InputError(
-            "gpt2kit uploads nothing. Call save_pretrained(folder), then huggingface_hub.upload_folder on the folder."
+            "gpt2kit uploads nothing. Call save_pretrained(folder), then huggingface_hub.upload_folder on "
+            "the folder."
         )
 
     def parallelize(self, device_map: Any = None) -> NoReturn:
         """Refuse: 4.34 had deprecated it already."""
         raise InputError(
-            "parallelize is gone: a model lies on one device. Use model.to(device), or from_pretrained(device_map=)."
+            "parallelize is gone: a model lies on one device. Use model.to(device), or "
+            "from_pretrained(device_map=)."
         )
 
     def deparallelize(self) -> NoReturn:
@@ -411,7 +401,9 @@ class GPT2PreTrainedModel(nn.Module):
         raise InputError("deparallelize is gone, as is parallelize: use model.to('cpu').")
 
     @classmethod
-    def _from_config(cls, config: GPT2Config, torch_dtype: torch.dtype | str | None = None, **kwargs: Any) -> Self:
+    def _from_config(
+        cls, config: GPT2Config, torch_dtype: torch.dtype | str | None = None, **kwargs: Any
+    ) -> Self:
         """Build a model with random weights in a given dtype."""
         from gpt2kit.torch.weights import torch_dtype_of
 

@@ -14,15 +14,23 @@ from gpt2kit.torch.layers import Unembedding
 __all__ = ["prune_heads", "resize_token_embeddings"]
 
 
-def resize_token_embeddings(model: Any, new_num_tokens: int | None, pad_to_multiple_of: int | None) -> nn.Module:
+def resize_token_embeddings(
+    model: Any, new_num_tokens: int | None, pad_to_multiple_of: int | None
+) -> nn.Module:
     """Change the vocabulary of a model; see `GPT2PreTrainedModel.resize_token_embeddings`."""
     old = model.get_input_embeddings()
     if new_num_tokens is None and pad_to_multiple_of is None:
         return old
     size = old.weight.size(0) if new_num_tokens is None else new_num_tokens
     if pad_to_multiple_of is not None:
-        if isinstance(pad_to_multiple_of, bool) or not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1:
-            raise InputError(f"pad_to_multiple_of should be a positive whole number, but it is {pad_to_multiple_of!r}.")
+        if (
+            isinstance(pad_to_multiple_of, bool)
+            or not isinstance(pad_to_multiple_of, int)
+            or pad_to_multiple_of < 1
+        ):
+            raise InputError(
+                f"pad_to_multiple_of should be a positive whole number, but it is {pad_to_multiple_of!r}."
+            )
         size = -(-size // pad_to_multiple_of) * pad_to_multiple_of
     if size < 1:
         raise InputError(f"new_num_tokens should be at least 1, but it is {new_num_tokens}.")
@@ -42,7 +50,8 @@ def _resized(model: Any, old: Any, kind: type[nn.Embedding | nn.Linear], size: i
     """Return an embedding table or a linear layer with another number of rows; new ones are freshly drawn."""
     if not isinstance(old, kind):
         raise InputError(
-            f"Only a {kind.__name__} can be resized, and this model has a {type(old).__name__} in its place. Resize "
+            f"Only a {kind.__name__} can be resized, and this model has a {type(old).__name__} in its "
+            f"place. Resize "
             "that yourself and set it with set_input_embeddings or set_output_embeddings."
         )
     place: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}

@@ -63,14 +63,14 @@ class PyTorchBinFile:
             for name, value in self._values.items()
         }
 
-    def read_into(self, name: str, buffer: memoryview) -> None:
-        """Copy the bytes of a tensor into `buffer`."""
+    def read_into(self, name: str, buffer: memoryview, offset: int = 0) -> None:
+        """Copy the bytes of a tensor from byte `offset` on into `buffer`."""
         import torch
 
         values = self._values[name].detach().contiguous()
         source = values.reshape(-1).view(torch.uint8).numpy()
         if source.nbytes:
-            buffer[:] = memoryview(source)
+            buffer[:] = memoryview(source)[offset : offset + buffer.nbytes]
 
     def close(self) -> None:
         """Let the tensors, and with them the mapped file, go."""

@@ -42,9 +42,9 @@ class SafetensorsFile:
         self._file = path.open("rb", buffering=0)  # unbuffered: from the disk straight to the reader's memory
         self._start = _LENGTH_BYTES + int.from_bytes(self._file.read(_LENGTH_BYTES), "little")
 
-    def read_into(self, name: str, buffer: memoryview) -> None:
-        """Read the bytes of a tensor into `buffer`."""
-        self._file.seek(self._start + self._offsets[name])
+    def read_into(self, name: str, buffer: memoryview, offset: int = 0) -> None:
+        """Read the bytes of a tensor from byte `offset` on into `buffer`."""
+        self._file.seek(self._start + self._offsets[name] + offset)
         done = 0
         while done < buffer.nbytes:  # one call reads at most 2 GiB
             count = self._file.readinto(buffer[done:])

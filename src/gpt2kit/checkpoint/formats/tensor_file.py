@@ -64,8 +64,8 @@ class TensorFile(Protocol):
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str]
 
-    def read_into(self, name: str, buffer: memoryview) -> None:
-        """Read a tensor, row-major and little-endian, into a writable buffer of that many bytes."""
+    def read_into(self, name: str, buffer: memoryview, offset: int = 0) -> None:
+        """Fill a writable buffer with a tensor, row-major and little-endian, from byte `offset` on."""
 
     def close(self) -> None:
         """Close the file; a closed one reads no more."""
