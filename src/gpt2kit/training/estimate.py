@@ -1,0 +1,54 @@
+"""About how much memory a run takes, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpt2kit.config import GPT2Config
+from gpt2kit.training.config import TrainingConfig
+
+__all__ = ["Memory", "memory"]
+
+# Numbers of [T, D] kept per layer for the backward pass: the two layer norms' inputs and outputs (4), query, key,
+# value and attention's output (4), the MLP's two wide layers before and after the activation (8 at M = 4D), its
+# tanh inside (4), three dropout masks of a byte each (about 1), and the two sums of the residual stream (2).
+_KEPT_PER_LAYER = 23
+_FLOAT, _BFLOAT16 = 4, 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a run, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def state(self) -> int:
+        """What does not depend on the batch."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.state + self.activations
+
+
+def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_size: int) -> Memory:
+    """Estimate the memory of a step. The libraries themselves (about 300 MB for PyTorch) come on top.
+
+    AdamW keeps two averages per weight, all in float32. The activations are B T (23 L D w + 3 V 4) bytes with w
+    the bytes of a number: what the blocks keep, then the logits, their float32 copy and their gradient; and the
+    attention weights, B L H T^2 w, where attention's dropout needs them whole.
+    """
+    width = _BFLOAT16 if config.precision == "bf16" else _FLOAT
+    tokens = config.batch_size * block_size
+    kept = tokens * _KEPT_PER_LAYER * model.n_layer * model.n_embd * width
+    logits = tokens * 3 * model.vocab_size * _FLOAT
+    weights_of_attention = 0
+    if config.dropouts().get("attn_pdrop", model.attn_pdrop) > 0:
+        weights_of_attention = 2 * tokens * block_size * model.n_layer * model.n_head * width
+    floats = parameters * _FLOAT
+    return Memory(floats, floats, 2 * floats, kept + logits + weights_of_attention)
