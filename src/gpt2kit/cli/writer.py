@@ -106,6 +106,7 @@ class Writer:
         """Load a folder or a hub name onto a device."""
         start = time.perf_counter()
         target = choose_device(device)
+        revision = revision or "main"
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=getattr(torch, dtype))
         model.to(target).eval()
