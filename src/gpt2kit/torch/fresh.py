@@ -17,7 +17,10 @@ from gpt2kit.torch.layers import GPT2MLP, Conv1D, GPT2Attention
 __all__ = ["draw", "draw_missing", "is_loading", "loading", "unfilled_while_loading"]
 
 _loading: ContextVar[bool] = ContextVar("gpt2kit_loading", default=False)
-_RANDOM_FILLS = frozenset({Tensor.normal_, Tensor.uniform_})
+# The fills of nn.init hide the tensor methods that they call, so both are listed.
+_RANDOM_FILLS = frozenset(
+    {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+)
 
 
 @torch.no_grad()
@@ -102,4 +105,7 @@ class _WithoutRandomFills(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Return the tensor untouched where it would be filled at random; run everything else."""
-        return args[0] if func in _RANDOM_FILLS else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]  # nn.init passes it by name
+        return func(*args, **kwargs)
