@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -26,7 +27,18 @@ from rich.text import Text
 
 from gpt2kit.errors import GPT2KitError
 
-__all__ = ["INTERRUPTED", "ending", "fail", "leave_closed_pipe", "note", "show", "stderr", "stdout", "write"]
+__all__ = [
+    "INTERRUPTED",
+    "ending",
+    "fail",
+    "leave_closed_pipe",
+    "note",
+    "show",
+    "show_warning",
+    "stderr",
+    "stdout",
+    "write",
+]
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a command that Ctrl-C ended
 
@@ -59,6 +71,18 @@ def note(message: str) -> None:
 def fail(message: str) -> None:
     """Print one error sentence on stderr, unwrapped, so that it can be searched for and copied."""
     stderr.print(Text.assemble(("gpt2kit: ", "bold red"), message), soft_wrap=True)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of the library as a note, without the line of code that raised it."""
+    note(str(message))
 
 
 @contextmanager

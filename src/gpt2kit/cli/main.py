@@ -6,13 +6,14 @@ A new command is a module `cli/<name>.py` with one function, and one line in `CO
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from gpt2kit import __version__
-from gpt2kit.cli.console import ending, leave_closed_pipe, write
+from gpt2kit.cli.console import ending, leave_closed_pipe, show_warning, write
 from gpt2kit.cli.doctor import doctor
 from gpt2kit.cli.generate import generate
 from gpt2kit.cli.info import info
@@ -79,6 +80,7 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # where a character cannot be shown, show its escape
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = show_warning
     try:
         app(prog_name="gpt2kit")
     finally:

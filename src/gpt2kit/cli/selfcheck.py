@@ -20,8 +20,8 @@ from gpt2kit.torch import GPT2LMHeadModel
 
 __all__ = ["ALLOWED", "checks", "devices", "threads"]
 
-# The largest error of a logit in float32 over 200 seeds on a CPU was 4.4e-6, of logits up to 5. Other devices add
-# up in other orders; with the mask left out the error is 3.2.
+# The largest error of a logit in float32 over 200 seeds on a CPU was 4.4e-6, of logits up to 5. Other
+# devices add up in other orders; with the mask left out the error is 3.2.
 ALLOWED = 1e-4
 CONFIG = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
 LENGTHS = (7, 5)  # tokens of the two rows; the shorter one is padded on the left

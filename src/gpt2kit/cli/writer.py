@@ -129,6 +129,8 @@ class Writer:
             n_positions=self.model.config.n_positions,
             vocab_size=self.model.config.vocab_size,
         )
+        if config.pad_token_id is None:
+            config.pad_token_id = plan.pad_token_id  # else `generate` would tell the user that it did so
         if config.do_sample and seed is None:
             seed = secrets.randbelow(2**32)
         return Job(prompt, ids, config, plan, seed if config.do_sample else None)
@@ -162,7 +164,11 @@ class Writer:
         prompt = torch.tensor([job.ids], device=self.model.device)  # [B, T]
         start = clock.start = time.perf_counter()
         output = self.model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), generation_config=job.config, streamer=streamer
+            prompt,
+            attention_mask=torch.ones_like(prompt),  # [B, T]
+            generation_config=job.config,
+            streamer=streamer,
+            tokenizer=self.tokenizer,  # for stop strings
         )
         seconds = time.perf_counter() - start
         texts = [without_padding(row[len(job.ids) :], job.plan) for row in output.tolist()]
