@@ -1,0 +1,18 @@
+"""Decisions of a generation as data: options, rules, plan and streamers. No tensors, no framework."""
+
+from __future__ import annotations
+
+from gpt2kit.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
+from gpt2kit.generation.plan import GenerationMode, GenerationPlan, make_plan
+from gpt2kit.generation.streamers import BaseStreamer, TextIteratorStreamer, TextStreamer
+
+__all__ = [
+    "GENERATION_CONFIG_NAME",
+    "BaseStreamer",
+    "GenerationConfig",
+    "GenerationMode",
+    "GenerationPlan",
+    "TextIteratorStreamer",
+    "TextStreamer",
+    "make_plan",
+]

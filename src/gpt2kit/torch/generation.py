@@ -1,0 +1,368 @@
+"""Generation in PyTorch: `generate`, `greedy_search` and `sample` of a language model.
+
+`gpt2kit.generation.plan` decides, `prompt` brings the input into one form, `logits` and `stopping` hold the
+rules, `search` runs the loop; this file ties them together. Dimensions: B prompts, T tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2kit.errors import InputError
+from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
+from gpt2kit.generation.plan import end_tokens
+from gpt2kit.generation.stops import StopStrings
+from gpt2kit.torch.logits import LogitNormalization, LogitsProcessorList, processor_of
+from gpt2kit.torch.prompt import Prompt, make_prompt
+from gpt2kit.torch.search import (
+    GreedySearchDecoderOnlyOutput,
+    Record,
+    SampleDecoderOnlyOutput,
+    Search,
+    search,
+    streaming,
+)
+from gpt2kit.torch.stopping import (
+    CRITERION_OF,
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+)
+
+__all__ = [
+    "GenerationMixin",
+    "GreedySearchDecoderOnlyOutput",
+    "SampleDecoderOnlyOutput",
+    "set_seed",
+]
+
+_logger = logging.getLogger(__name__)
+
+_NO_GUIDANCE = "this release has no guidance. Leave it out"
+# The options that `greedy_search` and `sample` read; the rest is made by the caller.
+_OPTIONS_BY_HAND = (
+    "pad_token_id",
+    "eos_token_id",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "return_dict_in_generate",
+    "use_cache",
+)
+# Arguments of `forward` that make no sense in a generation or that the loop sets itself.
+_NOT_FOR_GENERATION = {"self", "labels", "mc_labels", "return_dict", "logits_to_keep", "args", "kwargs"}
+
+
+def set_seed(seed: int) -> None:
+    """Seed the random numbers of Python, NumPy and PyTorch on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # of all devices
+
+
+class GenerationMixin:
+    """Give a language model `generate`."""
+
+    config: Any
+    generation_config: GenerationConfig
+    device: torch.device
+    forward: Callable[..., Any]
+    prepare_inputs_for_generation: Callable[..., dict[str, Any]]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]] | None = None,
+        synced_gpus: bool | None = None,
+        assistant_model: Any = None,
+        streamer: BaseStreamer | None = None,
+        negative_prompt_ids: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write on from a prompt.
+
+        Args:
+            inputs: The prompt's tokens, [B, T], padded on the left if at all; `input_ids` is another name.
+                Without any, the text begins with `bos_token_id`.
+            generation_config: The options; by default the model's own.
+            logits_processor: Rules of the user's own, applied after those of the options.
+            stopping_criteria: Reasons of the user's own to end the text.
+            prefix_allowed_tokens_fn: (row, tokens so far) -> the ids that may follow.
+            synced_gpus: Not there: a generation runs in one process.
+            assistant_model: Not there yet.
+            streamer: Gets the prompt, then every token as it is made.
+            negative_prompt_ids: Not there yet.
+            negative_prompt_attention_mask: Not there yet.
+            **kwargs: Options that override `generation_config`; `tokenizer`, which `stop_strings` needs; and
+                arguments of the model such as `attention_mask`, `inputs_embeds` or `past_key_values`.
+
+        Returns:
+            The prompts with their texts, [B * num_return_sequences, up to max_length]; or, with
+            `return_dict_in_generate=True`, an output that holds them as `sequences`.
+
+        Raises:
+            InputError: what cannot be honoured, and what to do instead.
+            LengthError: prompt and text together are longer than the model's positions.
+
+        Example:
+            >>> from gpt2kit import GPT2Config, GPT2LMHeadModel
+            >>> config = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
+            >>> model = GPT2LMHeadModel(config).eval()
+            >>> model.generate(torch.tensor([[2, 3, 5]]), max_new_tokens=4, pad_token_id=0).shape
+            torch.Size([1, 7])
+        """
+        with streaming(streamer):
+            _refuse(synced_gpus, "synced_gpus", "a generation runs in one process. Leave it out")
+            _refuse(negative_prompt_ids, "negative_prompt_ids", _NO_GUIDANCE)
+            _refuse(negative_prompt_attention_mask, "negative_prompt_attention_mask", _NO_GUIDANCE)
+            tokenizer = kwargs.pop("tokenizer", None)
+            config, model_kwargs = self._options(generation_config, kwargs)
+            prompt = self._prompt(inputs, model_kwargs, config)
+            plan = make_plan(
+                config,
+                prompt_length=prompt.ids.shape[1],
+                batch_size=prompt.ids.shape[0],
+                prompt_positions=prompt.positions,
+                n_positions=self.config.n_positions,
+                vocab_size=self.config.vocab_size,
+                max_length_given=kwargs.get("max_length") is not None,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                assistant=assistant_model is not None,
+            )
+            prompt.check_places(plan.max_new_tokens, plan.n_positions)
+            how = Search(
+                max_length=plan.max_length,
+                processors=_processors(plan, prompt, logits_processor or []),
+                sampled=plan.mode is GenerationMode.SAMPLE,
+                criteria=_criteria(plan, tokenizer, stopping_criteria or []),
+                pad_token_id=plan.pad_token_id,
+                use_cache=plan.use_cache,
+                record=_record(config),
+                streamer=streamer,
+                own_code=bool(logits_processor or stopping_criteria or prefix_allowed_tokens_fn),
+            )
+            for text in plan.warnings:
+                warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past torch's decorator
+            for text in plan.remarks:
+                _logger.warning(text)
+            if streamer is not None:
+                streamer.put(prompt.ids.cpu())
+            return search(self, prompt.repeat(plan.returns), how)
+
+    def greedy_search(
+        self,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write on from a prompt by ready-made rules, taking the likeliest token.
+
+        Args:
+            input_ids: The prompt's tokens, [B, T].
+            logits_processor: The rules, in order.
+            stopping_criteria: What ends the text besides an end token.
+            max_length: Tokens at most; by default that of the stopping criteria, or all that fit.
+            **kwargs: `pad_token_id`, `eos_token_id`, `output_scores`, `output_attentions`,
+                `output_hidden_states`, `return_dict_in_generate` (by default those of `generation_config`),
+                `use_cache`, `streamer`, and arguments of the model.
+        """
+        processors = LogitsProcessorList(logits_processor or [])
+        return self._search_by_hand(False, input_ids, processors, stopping_criteria, max_length, kwargs)
+
+    def sample(
+        self,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        logits_warper: LogitsProcessorList | None = None,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write on from a prompt by ready-made rules, drawing each token; otherwise as `greedy_search`.
+
+        Args:
+            input_ids: The prompt's tokens, [B, T].
+            logits_processor: The rules, in order.
+            stopping_criteria: What ends the text besides an end token.
+            logits_warper: More rules, which follow.
+            max_length: Tokens at most.
+            **kwargs: As of `greedy_search`.
+        """
+        processors = LogitsProcessorList([*(logits_processor or []), *(logits_warper or [])])
+        return self._search_by_hand(True, input_ids, processors, stopping_criteria, max_length, kwargs)
+
+    # ------------------------------------------------------------------ from arguments to a search
+
+    def _options(
+        self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Return the options of this call, and the arguments of the model among the keywords."""
+        if generation_config is None:
+            self._follow_model_config()
+            generation_config = self.generation_config
+        config = copy.deepcopy(generation_config)
+        model_kwargs = {name: value for name, value in kwargs.items() if name not in GenerationConfig.FIELDS}
+        self._check_model_kwargs(model_kwargs)
+        config.update(**{name: value for name, value in kwargs.items() if name in GenerationConfig.FIELDS})
+        config.validate()
+        return config, model_kwargs
+
+    def _follow_model_config(self) -> None:
+        """Take over options that were changed in the model's own configuration, as 4.34 does, and say so."""
+        current = self.generation_config
+        if not current._from_model_config or current._original_object_hash != hash(current):
+            return
+        changed = GenerationConfig.from_model_config(self.config)
+        if changed != current:
+            warnings.warn(
+                "Generation options were changed in `model.config`; they are taken from there this time. Set "
+                "them in "
+                "`model.generation_config`, or pass them to `generate`.",
+                UserWarning,
+                stacklevel=5,
+            )
+            self.generation_config = changed
+
+    def _check_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """Refuse keywords that neither the options nor the model read."""
+        known = set(inspect.signature(self.prepare_inputs_for_generation).parameters)
+        if known & {"kwargs", "model_kwargs"}:
+            known |= set(inspect.signature(self.forward).parameters)
+        unknown = sorted(
+            name
+            for name, value in model_kwargs.items()
+            if value is not None and name not in known - _NOT_FOR_GENERATION
+        )
+        if unknown:
+            raise InputError(
+                f"The following `model_kwargs` are not used by the model: {unknown} (typos in the options of "
+                "a "
+                "generation show up here too)."
+            )
+
+    def _prompt(
+        self, inputs: Tensor | None, model_kwargs: dict[str, Any], config: GenerationConfig
+    ) -> Prompt:
+        return make_prompt(
+            self,
+            inputs,
+            model_kwargs,
+            bos_token_id=config.bos_token_id,
+            pad_token_id=config.pad_token_id,
+            eos_token_ids=end_tokens(config),
+        )
+
+    def _search_by_hand(
+        self,
+        sampled: bool,
+        input_ids: Tensor,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList | None,
+        max_length: int | None,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Run a search whose rules the caller has made; options add ends, padding and what to keep."""
+        _refuse(
+            kwargs.pop("synced_gpus", None), "synced_gpus", "a generation runs in one process. Leave it out"
+        )
+        streamer = kwargs.pop("streamer", None)
+        model_kwargs = {name: value for name, value in kwargs.items() if name not in _OPTIONS_BY_HAND}
+        self._check_model_kwargs(model_kwargs)
+        config = GenerationConfig(max_length=None, num_return_sequences=1)
+        for name in _OPTIONS_BY_HAND:
+            default = getattr(self.generation_config, name)
+            setattr(config, name, default if kwargs.get(name) is None else kwargs[name])
+        given = StoppingCriteriaList(criteria or [])
+        config.max_length = given.max_length if max_length is None else max_length
+        prompt = self._prompt(input_ids, model_kwargs, config)
+        plan = make_plan(
+            config,
+            prompt_length=prompt.ids.shape[1],
+            batch_size=prompt.ids.shape[0],
+            prompt_positions=prompt.positions,
+            n_positions=self.config.n_positions,
+            vocab_size=self.config.vocab_size,
+            max_length_given=True,
+        )
+        prompt.check_places(plan.max_new_tokens, plan.n_positions)
+        others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
+        how = Search(
+            max_length=plan.max_length,
+            processors=processors,
+            sampled=sampled,
+            criteria=_criteria(plan, None, others),
+            pad_token_id=plan.pad_token_id,
+            use_cache=plan.use_cache,
+            record=_record(config),
+            streamer=streamer,
+            own_code=bool(processors or others),
+        )
+        with streaming(streamer):
+            return search(self, prompt, how)
+
+
+def _processors(plan: GenerationPlan, prompt: Prompt, own: Sequence[Any]) -> LogitsProcessorList:
+    """Return the rules of the plan with the user's own among them, in 4.34's order."""
+    made = LogitsProcessorList(processor_of(rule, prompt.ids) for rule in plan.processors)
+    _refuse_twice(made, own, "logits processor")
+    normalize = [LogitNormalization()] if plan.renormalize else []
+    warping = [processor_of(rule, prompt.ids) for rule in plan.warpers]
+    if plan.mode is GenerationMode.SAMPLE:
+        warping += normalize
+    return LogitsProcessorList([*made, *own, *normalize, *warping])
+
+
+def _criteria(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> StoppingCriteriaList:
+    """Return what ends the text before its full length: the plan's stops, then the user's own criteria."""
+    if tokenizer is None and any(isinstance(stop, StopStrings) for stop in plan.stops):
+        raise InputError(
+            "`stop_strings` are compared with text: pass the tokenizer too, generate(..., tokenizer=...)."
+        )
+    made = [CRITERION_OF[type(stop)](stop, tokenizer, plan.prompt_length) for stop in plan.stops]
+    # An end token is an option of its own in 4.34, so a criterion of that type is no second one.
+    _refuse_twice([c for c in made if not isinstance(c, EosTokenCriteria)], own, "stopping criterion")
+    return StoppingCriteriaList([c for c in made if not isinstance(c, MaxLengthCriteria)] + list(own))
+
+
+def _refuse_twice(made: Sequence[Any], own: Sequence[Any], what: str) -> None:
+    for mine in made:
+        for yours in own:
+            if type(mine) is type(yours):
+                raise InputError(
+                    f"A {what} of type {type(yours).__name__} was passed, but the options of this call "
+                    "already make "
+                    "one. Give its numbers as options, or leave those options out."
+                )
+
+
+def _record(config: GenerationConfig) -> Record | None:
+    """Return empty places for what the options ask to keep."""
+    if not config.return_dict_in_generate:
+        return None
+    return Record(
+        scores=[] if config.output_scores else None,
+        attentions=[] if config.output_attentions else None,
+        hidden_states=[] if config.output_hidden_states else None,
+    )
+
+
+def _refuse(value: object, name: str, why: str) -> None:
+    if value is not None and value is not False:
+        raise InputError(f"`{name}` cannot be honoured: {why}.")

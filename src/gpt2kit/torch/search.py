@@ -1,0 +1,273 @@
+"""Greedy search and sampling in PyTorch: the loop that writes one token a step.
+
+What a step needs is allocated before the first one, and nothing but attention grows with the text.
+Dimensions: B rows of text, T tokens of the prompt, S positions so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt2kit.errors import InputError
+from gpt2kit.generation import BaseStreamer
+from gpt2kit.outputs import ModelOutput
+from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.logits import LogitsProcessorList
+from gpt2kit.torch.prompt import Prompt
+from gpt2kit.torch.stopping import StoppingCriteriaList, ended_rows
+
+__all__ = [
+    "GreedySearchDecoderOnlyOutput",
+    "Record",
+    "SampleDecoderOnlyOutput",
+    "Search",
+    "search",
+    "streaming",
+]
+
+
+@dataclass
+class GreedySearchDecoderOnlyOutput(ModelOutput):
+    """What greedy search returns with `return_dict_in_generate=True`.
+
+    Attributes:
+        sequences: Prompt and text, [B, T + new tokens].
+        scores: For each new token the scores it was chosen from, after all rules, [B, V] each.
+        attentions: For each new token and each layer, [B, H, positions read, S].
+        hidden_states: For each new token, embeddings and each layer, [B, positions read, D].
+    """
+
+    sequences: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+
+
+@dataclass
+class SampleDecoderOnlyOutput(ModelOutput):
+    """What sampling returns with `return_dict_in_generate=True`; B counts every text of every prompt.
+
+    Attributes:
+        sequences: As in `GreedySearchDecoderOnlyOutput`, like the rest.
+        scores: See there.
+        attentions: See there.
+        hidden_states: See there.
+    """
+
+    sequences: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+
+
+@dataclass
+class Record:
+    """What is kept of every step, where that was asked for: `None` means not."""
+
+    scores: list[Tensor] | None = None
+    attentions: list[Any] | None = None
+    hidden_states: list[Any] | None = None
+
+    def add(self, scores: Tensor, outputs: Any) -> None:
+        """Keep what one step gave."""
+        if self.scores is not None:
+            self.scores.append(scores)
+        if self.attentions is not None:
+            self.attentions.append(outputs.attentions)
+        if self.hidden_states is not None:
+            self.hidden_states.append(outputs.hidden_states)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what was kept, in the nested tuples of 4.34."""
+        return {name: None if kept is None else tuple(kept) for name, kept in vars(self).items()}
+
+
+@dataclass
+class Search:
+    """How tokens are chosen, and what ends the text.
+
+    Attributes:
+        max_length: Tokens of prompt and text together, at most.
+        processors: Rules for the scores; of sampling too, where tokens are drawn.
+        sampled: Whether tokens are drawn, or the likeliest is taken.
+        criteria: What ends a row or all rows before `max_length`.
+        pad_token_id: What fills a row that ends before the others.
+        use_cache: Whether keys and values are kept from step to step.
+        record: What is kept of every step; None returns the tokens alone.
+        streamer: Gets every token as it is made.
+        own_code: Whether processors or criteria of the user's see the text.
+    """
+
+    max_length: int
+    processors: LogitsProcessorList
+    sampled: bool
+    criteria: StoppingCriteriaList
+    pad_token_id: int | None
+    use_cache: bool
+    record: Record | None = None
+    streamer: BaseStreamer | None = None
+    own_code: bool = False
+
+
+class _Draft:
+    """The text as it grows, in memory that is allocated once.
+
+    Args:
+        prompt: What the text begins with.
+        max_length: How many tokens it may grow to.
+    """
+
+    def __init__(self, prompt: Prompt, max_length: int) -> None:
+        B, T = prompt.ids.shape
+        new = max_length - T
+        self.ids = prompt.ids.new_empty(B, max_length, dtype=torch.long)  # [B, T + new]
+        self.ids[:, :T] = prompt.ids
+        self.length = T
+        self.positions = prompt.positions
+        self.mask = _extended(prompt.mask, lambda mask: mask.new_ones(B, new))  # [B, S + new]
+        self.types = _extended(
+            prompt.token_type_ids, lambda types: types[:, -1:].expand(B, new)
+        )  # [B, T + new]
+        self.places = _extended(
+            prompt.position_ids,
+            lambda places: places[:, -1:] + torch.arange(1, new + 1, device=places.device),  # [B, new]
+        )  # [B, S + new]
+
+    def text(self, contiguous: bool = False) -> Tensor:
+        """Return the tokens so far, [B, length]; a view, unless it has to be contiguous."""
+        view = self.ids[:, : self.length]  # [B, length]
+        return view.contiguous() if contiguous else view
+
+    def append(self, tokens: Tensor) -> None:
+        """Add one token to each row."""
+        self.ids[:, self.length] = tokens
+        self.length += 1
+        self.positions += 1
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what the model reads besides the tokens, up to here."""
+        found = {}
+        if self.mask is not None:
+            found["attention_mask"] = self.mask[:, : self.positions]  # [B, S]
+        if self.types is not None:
+            found["token_type_ids"] = self.types[:, : self.length]  # [B, length]
+        return found
+
+
+def _extended(start: Tensor | None, rest: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Return a tensor of the prompt with what follows it, side by side."""
+    return None if start is None else torch.cat((start, rest(start)), dim=1)
+
+
+def search(model: Any, prompt: Prompt, how: Search) -> Any:
+    """Write on from a prompt, one token for every row at each step.
+
+    Args:
+        model: A language model with `prepare_inputs_for_generation`.
+        prompt: What the text begins with.
+        how: The rules, the ends and what to keep.
+
+    Returns:
+        The tokens [B, T + new], or an output with them and what was kept.
+    """
+    draft = _Draft(prompt, how.max_length)
+    past, embeds = prompt.past, prompt.embeds
+    room = how.max_length - draft.length + draft.positions - 1  # the last token is never read
+    if past is None and how.use_cache:
+        past = GPT2Cache.empty(model.config, capacity=room)
+    ended: Tensor | None = None  # [B], once a row may end before the others
+    record = how.record or Record()
+    while True:
+        outputs = _step(model, prompt, draft, past, embeds, how)
+        past = outputs.past_key_values
+        text = draft.text(how.own_code)  # [B, length]
+        scores = how.processors(text, outputs.logits[:, -1, :])  # [B, V]
+        record.add(scores, outputs)
+        tokens = _choose(scores, how.sampled)  # [B]
+        if ended is not None:
+            tokens = torch.where(ended, _padding(how.pad_token_id), tokens)  # [B]
+        draft.append(tokens)
+        if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
+            embeds = torch.cat((embeds, model.get_input_embeddings()(tokens[:, None])), dim=1)  # [B, S, D]
+        if how.streamer is not None:
+            how.streamer.put(tokens.cpu())
+        if draft.length >= how.max_length:
+            break
+        if how.criteria:
+            ended = _ended(how, draft.text(how.own_code), record.scores, ended)  # [B]
+            if ended is not None and bool(ended.all()):
+                break
+    if how.streamer is not None:
+        how.streamer.end()
+    sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [B, length]
+    if how.record is None:
+        return sequences
+    kind = SampleDecoderOnlyOutput if how.sampled else GreedySearchDecoderOnlyOutput
+    return kind(sequences=sequences, **record.fields())
+
+
+def _step(
+    model: Any, prompt: Prompt, draft: _Draft, past: GPT2Cache | None, embeds: Tensor | None, how: Search
+) -> Any:
+    """Run the model on what the past has not seen yet."""
+    seen = 0 if past is None else past.get_seq_length()
+    inputs = model.prepare_inputs_for_generation(
+        draft.text(),
+        past_key_values=past if seen else None,
+        inputs_embeds=embeds,
+        use_cache=how.use_cache,
+        **draft.inputs(),
+        **prompt.passed_on,
+    )
+    if not seen:
+        inputs["past_key_values"] = past
+    if draft.places is not None:
+        inputs["position_ids"] = draft.places[:, seen : draft.positions]  # [B, positions read]
+    return model(
+        **inputs,
+        return_dict=True,
+        output_attentions=how.record is not None and how.record.attentions is not None,
+        output_hidden_states=how.record is not None and how.record.hidden_states is not None,
+        logits_to_keep=1,
+    )
+
+
+def _choose(scores: Tensor, sampled: bool) -> Tensor:
+    """Return one token for each row, [B]; drawing takes one number a row of the generator, as in 4.34."""
+    if not sampled:
+        return scores.argmax(dim=-1)  # [B]
+    return torch.multinomial(scores.softmax(dim=-1), num_samples=1).squeeze(1)  # [B]
+
+
+def _padding(pad_token_id: int | None) -> int:
+    if pad_token_id is None:
+        raise InputError(
+            "A row has ended before the others, and there is no `pad_token_id` to fill it with. Pass one, "
+            "such as "
+            "the tokenizer's end token."
+        )
+    return pad_token_id
+
+
+def _ended(how: Search, text: Tensor, scores: list[Tensor] | None, ended: Tensor | None) -> Tensor | None:
+    """Return which rows have ended by now, [B]; None while no criterion can say of single rows.
+
+    A criterion that answers with a plain False costs nothing on the device.
+    """
+    for criterion in how.criteria:
+        answer = criterion(text, scores)
+        if isinstance(answer, Tensor) or answer:
+            rows = ended_rows(answer, text)  # [B]
+            ended = rows if ended is None else ended | rows  # [B]
+    return ended
+
+
+def streaming(streamer: BaseStreamer | None) -> AbstractContextManager[Any]:
+    """Return the context that tells a streamer of an error; a streamer of another library is not told."""
+    return streamer if isinstance(streamer, BaseStreamer) else nullcontext()
