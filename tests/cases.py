@@ -123,7 +123,7 @@ def random_checkpoint(
 
 
 def padding_mask(side: str, batch: int = B, length: int = T) -> NDArray[np.int64]:
-    """Return a mask [B, T] that hides 1, 2, ... positions of the sequences on "left" or "right", or "none"."""
+    """Return a mask [B, T] that hides 1, 2, ... positions of each row, on "left" or "right", or "none"."""
     mask = np.ones((batch, length), np.int64)
     for row in range(batch):
         hidden = 0 if side == "none" else min(row + 1, length - 1)

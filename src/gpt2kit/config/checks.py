@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gpt2kit.config import GPT2Config
+    from gpt2kit.config.gpt2 import GPT2Config
 
 __all__ = ["ACTIVATIONS", "DTYPES", "check_config"]
 
