@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gpt2kit.errors import InputError, LengthError
+from gpt2kit.errors import LengthError
 
 if TYPE_CHECKING:
     from gpt2kit.config import GPT2Config
@@ -51,12 +51,6 @@ class Room:
             batch, heads, _, width = key.shape
             keys = self.keys[layer] = key.new_empty(batch, heads, self.capacity, width)  # [B, H, capacity, K]
             values = self.values[layer] = torch.empty_like(keys)  # [B, H, capacity, K]
-        elif keys.size(0) != key.size(0):
-            raise InputError(
-                f"The cache holds {keys.size(0)} sequences and {key.size(0)} were given. Give as many as "
-                f"before, or "
-                "rearrange the cache with `reorder`."
-            )
         keys[:, :, start:stop] = key
         values[:, :, start:stop] = value
         return keys[:, :, :stop], values[:, :, :stop]  # [B, H, S, K] each

@@ -1,0 +1,207 @@
+"""The arguments of a forward pass, checked: each comes out in the one shape that the model computes with.
+
+Dimensions: B batch, T query positions, S key positions (past and present), D n_embd, H heads, L layers,
+E encoder positions (docs/shapes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2kit.config import GPT2Config
+from gpt2kit.errors import InputError, LengthError
+from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.layers import padding_bias
+
+__all__ = [
+    "embed",
+    "encoder_bias",
+    "head_masks",
+    "inputs",
+    "kernel",
+    "length",
+    "padding",
+    "past",
+    "positions",
+    "rows",
+]
+
+
+def inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, D: int) -> tuple[Any, Any, Sequence[int]]:
+    """Return ids [B, T] or embeddings [B, T, D], None for the other, and the shape that the ids came in."""
+    if input_ids is not None and inputs_embeds is not None:
+        raise InputError("Both input_ids and inputs_embeds came; give one of the two.")
+    if input_ids is not None:
+        if input_ids.dim() < 1 or 0 in input_ids.shape:
+            raise InputError(
+                f"input_ids should hold at least one token, but its shape is {list(input_ids.shape)}."
+            )
+        return input_ids.reshape(-1, input_ids.size(-1)), None, input_ids.shape  # [B, T]
+    if inputs_embeds is None:
+        raise InputError("Neither input_ids nor inputs_embeds came; give one of the two.")
+    if inputs_embeds.dim() != 3 or inputs_embeds.size(-1) != D or 0 in inputs_embeds.shape:
+        raise _shape_error("inputs_embeds", f"[batch, positions, {D}]", inputs_embeds)
+    return None, inputs_embeds, inputs_embeds.shape[:-1]
+
+
+def past(past_key_values: Sequence[Sequence[Tensor]] | None, B: int, L: int) -> GPT2Cache:
+    """Return the past as a cache, which has no layers where there is none."""
+    if past_key_values is None:
+        return GPT2Cache()
+    cache = GPT2Cache.from_legacy(past_key_values)
+    if len(cache) != L:
+        raise InputError(
+            f"past_key_values has {len(cache)} layers and the model has {L}; give what this model returned."
+        )
+    if cache.get_seq_length() and cache[0][0].size(0) != B:
+        raise InputError(
+            f"past_key_values holds {cache[0][0].size(0)} sequences and the input {B}; give as many as "
+            "before, or rearrange the past with its method reorder."
+        )
+    return cache
+
+
+def length(past_length: int, T: int, P: int) -> int:
+    """Return S, the number of past and present positions, if the model has so many."""
+    S = past_length + T
+    if S > P:
+        made_of = f" ({past_length} in past_key_values and {T} new)" if past_length else ""
+        raise LengthError(
+            f"{S} positions were given{made_of}, and the model has n_positions={P}. Shorten the input "
+            "(a tokenizer does it with truncation=True, max_length=...), take the last part of it, or use a "
+            "model with more positions."
+        )
+    return S
+
+
+def rows(name: str, ids: Tensor, B: int, T: int) -> Tensor:
+    """Return ids as [B, T], or as [1, T] where one row serves all."""
+    if ids.dim() < 1 or ids.size(-1) != T or ids.numel() not in (T, B * T):
+        raise _shape_error(name, f"[{B}, {T}]", ids)
+    return ids.reshape(-1, T)  # [B or 1, T]
+
+
+def padding(attention_mask: Tensor | None, B: int, S: int, T: int) -> Tensor | None:
+    """Return the mask as [B, S], or None where it hides nothing and finding that out costs nothing."""
+    if attention_mask is None:
+        return None
+    if attention_mask.numel() != B * S:
+        wanted = f"[{B}, {S}]"
+        if S > T:
+            wanted += f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
+        raise _shape_error("attention_mask", wanted, attention_mask)
+    mask = attention_mask.reshape(B, S)  # [B, S]
+    return None if _is_readable(mask) and bool((mask == 1).all()) else mask
+
+
+def positions(
+    position_ids: Tensor | None, mask: Tensor | None, B: int, S: int, T: int, P: int, device: torch.device
+) -> Tensor:
+    """Return the place of each token, [B or 1, T]: as given, else counted over what the mask shows."""
+    if position_ids is not None:
+        return rows("position_ids", position_ids, B, T)
+    if mask is None:
+        return torch.arange(S - T, S, device=device)[None]  # [1, T]
+    hidden = mask == 0  # [B, S]
+    places = (~hidden).long().cumsum(-1) - 1  # [B, S]
+    # Padding has to be somewhere; 4.34's generate puts it at 1. A model of one position has only 0.
+    return places.masked_fill(hidden, min(1, P - 1))[:, S - T :]  # [B, T]
+
+
+def kernel(name: str, output_attentions: bool, head_mask: Tensor | None) -> str:
+    """Return the attention kernel of a call; the fused one has no weights to show or to mask."""
+    if name == "sdpa" and (output_attentions or head_mask is not None):
+        asked = "output_attentions" if output_attentions else "head_mask"
+        raise InputError(
+            f"{asked} needs the attention weights, which attn_implementation='sdpa' does not make. Choose "
+            "'auto' or 'eager' with model.set_attn_implementation(...)."
+        )
+    return name
+
+
+def head_masks(head_mask: Tensor | None, H: int, heads: Sequence[int], like: Tensor) -> Sequence[Any]:
+    """Return one mask for each layer, broadcast to [B, H, T, S].
+
+    Args:
+        head_mask: [H], [L, H] or [L, B, H, T, S]; a 1 in place of a size repeats.
+        H: Heads of the configuration.
+        heads: Heads of each layer that are left after pruning; a mask may have that width too.
+        like: For dtype and device.
+    """
+    L = len(heads)
+    if head_mask is None:
+        return [None] * L
+    mask = head_mask.to(like.device, like.dtype)
+    widths = {1, H, *heads}
+    if mask.dim() == 1 and mask.size(0) in widths:
+        return [mask[None, :, None, None]] * L  # [1, H, 1, 1] each
+    if mask.dim() == 2 and mask.size(0) == L and mask.size(1) in widths:
+        return mask[:, None, :, None, None].unbind()  # [1, H, 1, 1] each
+    if mask.dim() == 5 and mask.size(0) == L and mask.size(2) in widths:
+        return mask.unbind()  # [B, H, T, S] each
+    raise _shape_error("head_mask", f"[{H}], [{L}, {H}] or [{L}, batch, {H}, queries, keys]", head_mask)
+
+
+def encoder_bias(
+    states: Tensor | None, mask: Tensor | None, config: GPT2Config, B: int, dtype: torch.dtype
+) -> Tensor | None:
+    """Return what is added to the scores of cross-attention, [B, 1, 1 or T, E]; None hides nothing."""
+    if states is None:
+        if mask is not None:
+            raise InputError("encoder_attention_mask came without encoder_hidden_states; give both.")
+        return None
+    if not config.add_cross_attention:
+        raise InputError(
+            "encoder_hidden_states were given to a model without cross-attention; build it with "
+            "add_cross_attention=True in its configuration."
+        )
+    if states.dim() != 3 or states.size(0) not in (1, B) or states.size(-1) != config.n_embd:
+        raise _shape_error("encoder_hidden_states", f"[{B}, positions, {config.n_embd}]", states)
+    if mask is None:
+        return None
+    E = states.size(1)
+    if mask.dim() not in (2, 3) or mask.size(0) not in (1, B) or mask.size(-1) != E:
+        raise _shape_error("encoder_attention_mask", f"[{B}, {E}] or [{B}, queries, {E}]", mask)
+    bias = padding_bias(mask, dtype)  # [B, E] or [B, T, E]
+    return bias[:, None, None, :] if mask.dim() == 2 else bias[:, None]  # [B, 1, 1 or T, E]
+
+
+def _shape_error(name: str, wanted: str, given: Tensor) -> InputError:
+    """Say which shape was wanted and which came."""
+    return InputError(f"{name} should have the shape {wanted}, but it is {list(given.shape)}.")
+
+
+def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:
+    """Look ids up in an embedding table; [B, T] to [B, T, D].
+
+    Raises:
+        InputError: An id lies outside the table. Only the CPU tells; an accelerator reports it later, as an
+            assertion of its own.
+    """
+    try:
+        return table(ids)
+    except IndexError:
+        size = table.weight.size(0)
+        outside = ids[(ids < 0) | (ids >= size)]
+        if outside.numel() == 0:
+            raise
+        message = f"{name} holds {int(outside.flatten()[0])}, outside 0 to {size - 1} ({size_name}={size})."
+        if size_name == "vocab_size":
+            message += " Use this model's tokenizer, or resize_token_embeddings if tokens were added."
+        raise InputError(message) from None
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Tell whether the values of a tensor may be looked at: on a CPU, and while nothing traces the call."""
+    return (
+        type(tensor) is Tensor
+        and tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch._C._functorch.maybe_current_level() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
