@@ -17,7 +17,7 @@ from gpt2kit.cli.console import note, write
 from gpt2kit.cli.option import SAMPLING
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan, TextStreamer, make_plan
-from gpt2kit.generation.rules import StopStrings
+from gpt2kit.generation.stops import StopStrings
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch import GPT2LMHeadModel, set_seed
 

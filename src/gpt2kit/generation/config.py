@@ -157,7 +157,13 @@ class GenerationConfig:
         for name in ("_from_model_config", "_commit_hash", "transformers_version"):
             setattr(self, name, values.get(name, getattr(type(self), name)))
         if isinstance(self.sequence_bias, Sequence):  # the form that JSON can hold: [[ids, bias], ...]
-            self.sequence_bias = {tuple(ids): float(bias) for ids, bias in self.sequence_bias}
+            try:
+                self.sequence_bias = {tuple(ids): float(bias) for ids, bias in self.sequence_bias}
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...], but is "
+                    f"{self.sequence_bias!r}."
+                ) from None
         others = [name for name in values if name not in self.FIELDS and name not in _METADATA]
         if not self._from_model_config:  # a model's configuration is full of keys that are none of ours
             for name in others:
