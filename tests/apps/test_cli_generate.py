@@ -195,6 +195,16 @@ def test_no_do_sample_stays_greedy(generate):
     assert generate("a", "--temperature", "9.0", "--no-do-sample", *few).stdout == generate("a", *few).stdout
 
 
+def test_no_do_sample_leaves_the_models_own_sampling_aside(tmp_path):
+    """And does not warn of it: the user did not ask for it."""
+    folder = make_folder(tmp_path / "drawn")
+    GenerationConfig(do_sample=True, temperature=0.8, top_p=0.9).save_pretrained(folder)
+    done = CliRunner().invoke(app, ["generate", "a", "--model", str(folder), "--no-do-sample", "--json"])
+    assert done.exit_code == 0, done.exception
+    assert objects(done)[0]["seed"] is None
+    assert objects(done)[0]["ids"][:7] == greedy(folder, [objects(done)[0]["prompt_ids"][0]], 7)[1:]
+
+
 def test_max_length_outvotes_the_models_own_number_of_new_tokens(tmp_path):
     folder = make_folder(tmp_path / "long")
     GenerationConfig(max_new_tokens=40, suppress_tokens=[EOS]).save_pretrained(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -118,7 +119,11 @@ class Writer:
         defaults = self.model.generation_config.to_dict()
         if "max_length" in options and "max_new_tokens" not in options:
             defaults["max_new_tokens"] = None  # the model's own length must not outvote the user's
-        config = GenerationConfig.from_dict({**defaults, **options})
+        if options.get("do_sample") is False:
+            defaults = {name: value for name, value in defaults.items() if name not in SAMPLING}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `generate` says the same once more
+            config = GenerationConfig.from_dict({**defaults, **options})
         ids = self.tokenizer(prompt)["input_ids"] or [self.first_token(config)]
         if config.max_new_tokens is None and config.max_length == GenerationConfig.max_length:
             room = self.model.config.n_positions - len(ids)
