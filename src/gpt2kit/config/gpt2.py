@@ -195,6 +195,8 @@ class GPT2Config(BaseConfig):
             values["n_positions"] = n_ctx
         elif n_ctx is not None and n_ctx != length:
             _logger.warning("n_ctx=%s is ignored: the model's length is n_positions=%s.", n_ctx, length)
+        if isinstance(pruned := values.get("pruned_heads"), dict):  # JSON's keys are words
+            values["pruned_heads"] = {int(key) if str(key).isdigit() else key: pruned[key] for key in pruned}
         labels, count = values.get("id2label"), values.get("num_labels")
         if labels is not None and count is not None:
             del values["num_labels"]
