@@ -44,7 +44,9 @@ def greedy(folder, ids, count):
     """What the library itself writes after these tokens."""
     model = GPT2LMHeadModel.from_pretrained(folder)
     prompt = torch.tensor([ids])
-    return model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count)[0].tolist()
+    config = GenerationConfig(max_new_tokens=count, eos_token_id=EOS, pad_token_id=EOS)
+    mask = torch.ones_like(prompt)
+    return model.generate(prompt, attention_mask=mask, generation_config=config)[0].tolist()
 
 
 # ---------------------------------------------------------------------- the prompt

@@ -43,14 +43,24 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nope"], ["nope"], ["info", "--nope"], ["generate", "--top-k", "many"]]
+    ("arguments", "said"),
+    [
+        (["--nope"], "--nope"),
+        (["nope"], "nope"),
+        (["info", "--nope"], "--nope"),
+        (["generate", "--top-k", "many"], "--top-k"),
+        (["generate", "--dtype", "int3"], "--dtype"),
+        (["generate", "one", "two"], "two"),
+        (["generate", "--num-beams", "4"], "--num-beams"),
+        (["generate", "--seed", "-1"], "--seed"),
+    ],
 )
-def test_a_command_line_that_cannot_be_read_is_usage_and_exit_code_2(arguments):
+def test_a_command_line_that_cannot_be_read_is_usage_and_exit_code_2(arguments, said):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert done.stdout == ""
     assert "Usage:" in done.stderr
-    assert arguments[-1] in done.stderr
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -30,20 +30,20 @@ def start(arguments):
 
 
 def test_ctrl_c_is_exit_code_130_without_a_traceback(endless):
-    process = start(endless)
-    assert process.stdout.read(12).startswith(b"To be")  # it has begun to write
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with start(endless) as process:
+        assert process.stdout.read(12).startswith(b"To be")  # it has begun to write
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
     assert out.endswith(b"\n")
 
 
 def test_a_reader_that_goes_away_is_no_error(endless):
-    process = start(endless)
-    process.stdout.read(12)
-    process.stdout.close()
-    err = process.stderr.read()
-    assert (process.wait(timeout=60), err) == (0, b"")
+    with start(endless) as process:
+        process.stdout.read(12)
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")
 
 
 def test_the_pocket_model_starts_writing_within_three_seconds():
