@@ -17,6 +17,7 @@ from gpt2kit.cli.console import ending, leave_closed_pipe, show_warning, write
 from gpt2kit.cli.doctor import doctor
 from gpt2kit.cli.generate import generate
 from gpt2kit.cli.info import info
+from gpt2kit.cli.train import train
 
 __all__ = ["COMMANDS", "app", "run"]
 
@@ -25,6 +26,7 @@ USE, MAKE, LOOK = "Use a model", "Make a model", "Look at things"
 # Command name -> (its function, the panel of `gpt2kit --help` that lists it).
 COMMANDS: dict[str, tuple[Any, str]] = {
     "generate": (generate, USE),
+    "train": (train, MAKE),
     "info": (info, LOOK),
     "doctor": (doctor, LOOK),
 }
