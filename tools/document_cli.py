@@ -23,11 +23,9 @@ MARKER = "<!-- below this line: written by tools/document_cli.py -->\n"
 
 
 def flags(option: Any) -> str:
-    """Spell an option as a user types it: `--max-new-tokens INT`."""
-    names = ", ".join(f"`{name}`" for name in option.opts)
-    if option.secondary_opts:
-        names += ", " + ", ".join(f"`{name}`" for name in option.secondary_opts)
-    return names
+    """Spell an option as a user types it: `--max-new-tokens N`."""
+    value = f" {option.metavar}" if option.metavar else ""
+    return ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def default(option: Any) -> str:
@@ -43,10 +41,15 @@ def default(option: Any) -> str:
 
 
 def table(options: list[Any]) -> str:
-    """Draw the options of one panel."""
-    lines = ["| option | what it does | default |", "|---|---|---|"]
-    lines += [f"| {flags(option)} | {option.help} | {default(option)} |" for option in options]
-    return "\n".join(lines) + "\n"
+    """Draw the options of one panel, with a column of defaults where one of them has one."""
+    rows: list[tuple[str, ...]] = [
+        (flags(option), option.help.replace("|", "\\|"), default(option)) for option in options
+    ]
+    if any(row[2] for row in rows):
+        head = "| option | what it does | default |\n|---|---|---|"
+    else:
+        head, rows = "| option | what it does |\n|---|---|", [row[:2] for row in rows]
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def section(name: str, command: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gpt2kit.generation.rules import RULES, STOPS
+from gpt2kit.generation.rules import RULES
+from gpt2kit.generation.stops import STOPS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "generation.md").read_text(encoding="utf-8")
 
