@@ -6,7 +6,7 @@ import copy
 import difflib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
@@ -156,14 +156,6 @@ class GenerationConfig:
             setattr(self, name, copy.deepcopy(values.get(name, getattr(type(self), name))))
         for name in ("_from_model_config", "_commit_hash", "transformers_version"):
             setattr(self, name, values.get(name, getattr(type(self), name)))
-        if isinstance(self.sequence_bias, Sequence):  # the form that JSON can hold: [[ids, bias], ...]
-            try:
-                self.sequence_bias = {tuple(ids): float(bias) for ids, bias in self.sequence_bias}
-            except (TypeError, ValueError):
-                raise ConfigError(
-                    "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...], but is "
-                    f"{self.sequence_bias!r}."
-                ) from None
         others = [name for name in values if name not in self.FIELDS and name not in _METADATA]
         if not self._from_model_config:  # a model's configuration is full of keys that are none of ours
             for name in others:

@@ -82,6 +82,22 @@ def _words(name: str, value: object) -> tuple[tuple[int, ...], ...]:
     return tuple(tokens(name, word) for word in value)
 
 
+def _biases(given: object) -> Mapping[tuple[int, ...], float]:
+    """Return a dictionary ids -> bias; JSON, whose keys are strings, has pairs [ids, bias] in its place."""
+    found = given
+    if isinstance(given, list):
+        try:
+            found = {tuple(ids): bias for ids, bias in given}
+        except (TypeError, ValueError):
+            found = None
+    if not isinstance(found, Mapping) or not found:
+        raise InputError(
+            "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...] with at least one entry, but "
+            f"is {given!r}."
+        )
+    return found
+
+
 # ---------------------------------------------------------------------- what a rule is
 
 
@@ -121,9 +137,7 @@ class SequenceBias(Rule):
     option: ClassVar[str] = "sequence_bias"
 
     def __post_init__(self) -> None:
-        given = self.sequence_bias
-        if not isinstance(given, Mapping) or not given:
-            raise InputError(f"`sequence_bias` has to be a non-empty dictionary, but is {given!r}.")
+        given = _biases(self.sequence_bias)
         for ids, bias in given.items():
             if not isinstance(ids, tuple):
                 raise InputError(
