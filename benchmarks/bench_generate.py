@@ -48,6 +48,7 @@ def main() -> int:
         options.repeats, options.new_tokens, options.inner_repeats = 2, 32, 1
     task = {
         "task": "generate",
+        "warm_up": "load",
         "checkpoint": str(random_checkpoint(options.size)),
         "prompt_length": options.prompt_length,
         "new_tokens": options.new_tokens,

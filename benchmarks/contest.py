@@ -54,7 +54,7 @@ def run_rounds(pythons: dict[str, Path], rounds: int, task: dict[str, Any]) -> d
         names = list(pythons) if turn % 2 else list(reversed(pythons))  # neither is always the first
         for name in names:
             if turn == 0:
-                run_once(pythons[name], task | {"library": name, "task": "load"})
+                run_once(pythons[name], task | {"library": name, "task": task.get("warm_up", task["task"])})
                 continue
             print(f"  round {turn} of {rounds}: {name}", file=sys.stderr)
             results[name].append(run_once(pythons[name], task | {"library": name}))

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,35 @@ def measure_generate(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def measure_tokenize(task: dict[str, Any]) -> dict[str, Any]:
+    """Time both tokenizers on one long text, on its lines as a list, and on the way back."""
+    library = importlib.import_module(task["library"])
+    text = Path(task["text"]).read_text(encoding="utf-8")
+    megabytes = len(text.encode()) / 1e6
+    lines = text.splitlines()
+    figures: dict[str, Any] = {}
+    tokens = []
+    for name in ("GPT2TokenizerFast", "GPT2Tokenizer"):
+        tokenizer = getattr(library, name).from_pretrained(task["folder"], model_max_length=10**9)
+        tokenizer.encode("Hello")  # warm up
+        took, ids = seconds(lambda tokenizer=tokenizer: tokenizer(text)["input_ids"])
+        figures[f"{name} encode"] = megabytes / took
+        took, rows = seconds(lambda tokenizer=tokenizer: tokenizer(lines)["input_ids"])
+        figures[f"{name} batch"] = megabytes / took
+        took, back = seconds(
+            lambda tokenizer=tokenizer, ids=ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        )
+        figures[f"{name} decode"] = megabytes / took
+        tokens += [zlib.crc32(json.dumps(ids).encode()), zlib.crc32(json.dumps(rows).encode()), back == text]
+    return figures | {"memory": peak_memory(), "tokens": tokens}
+
+
 def main() -> None:
     task = json.loads(sys.argv[1])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if task["threads"]:
+    if task.get("threads"):
         os.environ["OMP_NUM_THREADS"] = str(task["threads"])
-    measure = {"load": measure_load, "generate": measure_generate}[task["task"]]
+    measure = {"load": measure_load, "generate": measure_generate, "tokenize": measure_tokenize}[task["task"]]
     print(json.dumps(measure(task)))
 
 
