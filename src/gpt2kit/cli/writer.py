@@ -108,8 +108,8 @@ class Writer:
         start = time.perf_counter()
         target = choose_device(device)
         revision = revision or "main"
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=getattr(torch, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model.to(target).eval()
         return cls(name, tokenizer, model, time.perf_counter() - start, quiet)
 
