@@ -35,7 +35,7 @@ class AddedTokens:
         self._passes: list[regex.Pattern[str]] = []
 
     def insert(self, tokens: Iterable[AddedToken], vocabulary: dict[str, int]) -> None:
-        """Add tokens in order; one that is there or in the vocabulary keeps its id, a new one gets the next."""
+        """Add tokens in order; one that is there keeps its id, a new one gets the next free."""
         for token in tokens:
             index = self.ids.get(token.content, vocabulary.get(token.content))
             if index is None:

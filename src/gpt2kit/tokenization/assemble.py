@@ -213,7 +213,7 @@ class Assembling(Decoding):
     ) -> BatchEncoding:
         """Do with ids what a call does with a text; the arguments are those of a call.
 
-        Args: `ids` and `pair_ids` are the ids of the texts; `prepend_batch_axis` makes tensors of a batch of one.
+        Args: `ids` and `pair_ids` are the texts; `prepend_batch_axis` makes tensors of a batch of one.
         """
         options = CallOptions(
             add_special_tokens,
@@ -301,8 +301,9 @@ class Assembling(Decoding):
         if options.max_length is None and length > self.model_max_length and options.verbose:
             if not self.deprecation_warnings.get(key):
                 _logger.warning(
-                    "Token indices sequence length is longer than the specified maximum sequence length for this "
-                    "model (%d > %d). Running this sequence through the model will result in indexing errors",
+                    "Token indices sequence length is longer than the specified maximum sequence length "
+                    "for this model (%d > %d). Running this sequence through the model will result in indexing "
+                    "errors",
                     length,
                     self.model_max_length,
                 )
@@ -351,9 +352,9 @@ class Assembling(Decoding):
         if self.is_fast and verbose and not self.deprecation_warnings.get(key):
             self.deprecation_warnings[key] = True
             _logger.warning(
-                "You're using a %s tokenizer. Please note that with a fast tokenizer, using the `__call__` method is "
-                "faster than using a method to encode the text followed by a call to the `pad` method to get a padded "
-                "encoding.",
+                "You're using a %s tokenizer. Please note that with a fast tokenizer, using the `__call__` "
+                "method is faster than using a method to encode the text followed by a call to the `pad` "
+                "method to get a padded encoding.",
                 type(self).__name__,
             )
         main = self.model_input_names[0]
@@ -419,8 +420,8 @@ def check_text(text: Any) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"Character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}, which is "
-            "half a character and has no UTF-8. Read the text with errors='replace', or drop it."
+            f"Character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}, "
+            "which is half a character and has no UTF-8. Read the text with errors='replace', or drop it."
         ) from error
 
 
@@ -436,6 +437,6 @@ def _columns(encoded: Any, main: str) -> dict[str, Any]:
     if not isinstance(encoded, Mapping) or main not in encoded:
         got = list(encoded.keys()) if isinstance(encoded, Mapping) else type(encoded).__name__
         raise InputError(
-            f"You should supply an encoding or a list of encodings that includes {main}, but you provided {got}."
+            f"You should supply an encoding or a list of encodings with {main}, but you provided {got}."
         )
     return dict(encoded)

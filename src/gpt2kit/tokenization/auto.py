@@ -61,7 +61,8 @@ class AutoTokenizer:
             model_type = _model_type(pretrained_model_name_or_path, options)
         if model_type not in (None, "gpt2"):
             raise TokenizerError(
-                f"{name} is a {model_type!r} model, and gpt2kit has GPT-2's tokenizer only. Pass a GPT-2 checkpoint."
+                f"{name} is a {model_type!r} model, and gpt2kit has GPT-2's tokenizer only. "
+                "Pass a GPT-2 checkpoint."
             )
         if use_fast:
             return GPT2TokenizerFast.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)

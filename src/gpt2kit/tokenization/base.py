@@ -7,7 +7,6 @@ tokenizers library for texts; ids and tokens that somebody has made already go t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from gpt2kit.errors import InputError, TokenizerError
@@ -46,6 +45,11 @@ class TokenizerBase(Assembling, Stored, Chat):
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
     init_inputs: tuple[Any, ...] = ()
 
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary, added tokens left out."""
+        raise NotImplementedError
+
     def _start(self, options: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Take the arguments that every tokenizer has, and refuse unknown ones.
 
@@ -59,8 +63,8 @@ class TokenizerBase(Assembling, Stored, Chat):
         unknown = sorted(kwargs.keys() - self._COMMON.keys())
         if unknown:
             raise TypeError(
-                f"{type(self).__name__} has no argument {unknown[0]!r}. Besides those of its signature it takes "
-                f"{', '.join(sorted(self._COMMON))}."
+                f"{type(self).__name__} has no argument {unknown[0]!r}. Besides those of its signature "
+                f"it takes {', '.join(sorted(self._COMMON))}."
             )
         self.init_kwargs = {**options, **kwargs}
         common = {**self._COMMON, **kwargs}
@@ -181,7 +185,7 @@ class TokenizerBase(Assembling, Stored, Chat):
             return self._encode_one(text, pair, options)
         if pair is not None and (isinstance(pair, str) or len(pair) != len(text)):
             raise InputError(
-                f"`text` is a batch of {len(text)}, so `text_pair` must be a list of {len(text)} texts as well."
+                f"`text` is a batch of {len(text)}, so `text_pair` must be a list of {len(text)} too."
             )
         pairs = [None] * len(text) if pair is None else pair
         return self._encode_many(list(zip(text, pairs, strict=True)), options)
@@ -302,7 +306,8 @@ class TokenizerBase(Assembling, Stored, Chat):
         )
         if not isinstance(batch_text_or_text_pairs, list | tuple):
             raise TokenizerError(
-                f"A batch is a list, not {type(batch_text_or_text_pairs).__name__}. Pass a list of texts or pairs."
+                f"A batch is a list, not {type(batch_text_or_text_pairs).__name__}. "
+                "Pass a list of texts or pairs."
             )
         return self._encode_many([_split_pair(item, options) for item in batch_text_or_text_pairs], options)
 
@@ -345,8 +350,8 @@ def _check_form(value: Any) -> None:
         first = first[0]
     raise TokenizerError(
         "text input must be of type `str` (one text), `list[str]` (a batch, or one text split into words) or "
-        f"`list[list[str]]` (a batch of split texts), not {_name_form(value)}. Decode bytes, turn numbers into "
-        "text; ids go to encode() or prepare_for_model()."
+        f"`list[list[str]]` (a batch of split texts), not {_name_form(value)}. Decode bytes, turn numbers "
+        "into text; ids go to encode() or prepare_for_model()."
     )
 
 

@@ -38,7 +38,7 @@ class BatchEncoding(UserDict[str, Any]):
     """The result of calling a tokenizer: `encoding["input_ids"]`, `encoding.input_ids`, `**encoding`.
 
     From the fast tokenizer it also has alignments between tokens, words and characters. These methods take
-    either one index, of a token, word or character in the first text of the batch, or a batch index before it.
+    one index, of a token, word or character in the first text of the batch, or a batch index before it.
 
     Args:
         data: Name -> list or tensor.
@@ -141,8 +141,8 @@ class BatchEncoding(UserDict[str, Any]):
         """Return the word that a token is from, None for a special token."""
         row, token = _batch_and_index(batch_or_token_index, token_index)
         encoding = self._row(row, "token_to_word")
-        found = encoding.token_to_word(_from_start(token, len(encoding)))
-        return found[1] if isinstance(found, tuple) else found
+        found: int | None = encoding.token_to_word(_from_start(token, len(encoding)))
+        return found
 
     def word_to_tokens(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
@@ -159,8 +159,6 @@ class BatchEncoding(UserDict[str, Any]):
         """Return the characters of the text that a token covers, None for a special token."""
         row, token = _batch_and_index(batch_or_token_index, token_index)
         span = self._row(row, "token_to_chars").token_to_chars(token)
-        if isinstance(span, tuple) and isinstance(span[1], tuple):
-            span = span[1]
         return None if span is None else CharSpan(*span)
 
     def char_to_token(

@@ -17,6 +17,7 @@ import heapq
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import regex
@@ -75,11 +76,7 @@ def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
     parts: list[str | None] = list(symbols)  # None: joined to a part further left
     after = [*range(1, len(parts)), -1]  # place -> place of the right neighbour, -1 at the end
     before = list(range(-1, len(parts) - 1))
-    waiting = [
-        (ranks[pair], place)
-        for place, pair in enumerate(zip(symbols, symbols[1:], strict=False))
-        if pair in ranks
-    ]
+    waiting = [(ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in ranks]
     heapq.heapify(waiting)
 
     while waiting:
@@ -127,7 +124,7 @@ def read_merges(path: str | os.PathLike[str]) -> list[Pair]:
         pair = line.rstrip("\r").split(" ")
         if len(pair) != 2 or not all(pair):
             raise TokenizerError(
-                f"Line {number} of {path} is {line[:80]!r}, and a merge is two symbols with one space between. "
+                f"Line {number} of {path} is {line[:80]!r}, and a merge is two symbols and one space. "
                 "Pass the merges.txt that belongs to the vocabulary."
             )
         merges.append((pair[0], pair[1]))
@@ -148,7 +145,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, int]:
         ) from error
     if not isinstance(vocabulary, dict) or not all(type(index) is int for index in vocabulary.values()):
         raise TokenizerError(
-            f"{path} holds JSON, but no object from token to whole number. Pass the vocab.json of the tokenizer."
+            f"{path} is no object from token to whole number. Pass the vocab.json of the tokenizer."
         )
     return vocabulary
 

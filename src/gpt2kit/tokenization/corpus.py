@@ -52,7 +52,7 @@ def encode_file(
     backend = tokenizer.backend_tokenizer
     if backend.normalizer is not None:
         raise TokenizerError(
-            "This tokenizer changes texts before it cuts them, so a file cannot be cut first. Encode it whole."
+            "This tokenizer changes a text before it is cut, so a file cannot be cut first. Encode it whole."
         )
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     added = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
@@ -150,5 +150,6 @@ def _touches(text: str, place: int, added: tuple[str, ...]) -> bool:
 
 def _not_utf8(path: str | os.PathLike[str], place: int) -> TokenizerError:
     return TokenizerError(
-        f"{path} is not UTF-8: byte {place} begins no character. Convert it first, e.g. with iconv -f latin1 -t utf-8."
+        f"{path} is not UTF-8: byte {place} begins no character. "
+        "Convert it first, for example with iconv -f latin1 -t utf-8."
     )

@@ -135,7 +135,7 @@ class Decoding(SpecialTokens):
             return data.decode("utf-8", errors=self.errors)
         except UnicodeDecodeError as error:
             raise TokenizerError(
-                f"The tokens' bytes are no UTF-8 (byte {error.start}), and errors={self.errors!r} allows no other. "
+                f"The bytes are no UTF-8 (byte {error.start}), and errors={self.errors!r} takes no other. "
                 'Construct the tokenizer with errors="replace".'
             ) from error
 

@@ -7,7 +7,6 @@ up, and turns what it returns into a `BatchEncoding`.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,19 +14,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers
 
-from gpt2kit.errors import HubError, InputError, LengthError, TokenizerError
+from gpt2kit.errors import InputError, LengthError, TokenizerError
 from gpt2kit.tokenization import corpus, train
 from gpt2kit.tokenization.assemble import CallOptions, check_text
+from gpt2kit.tokenization.backend import READ, configure, make_backend, parts_of
 from gpt2kit.tokenization.base import TokenizerBase
 from gpt2kit.tokenization.batch import BatchEncoding
-from gpt2kit.tokenization.bpe import END_OF_TEXT, Pair, check_fit, write_merges, write_vocabulary
-from gpt2kit.tokenization.bytes import CHAR_TO_BYTE
-from gpt2kit.tokenization.folder import FILES, PACKAGED_MERGES, read_model
+from gpt2kit.tokenization.bpe import END_OF_TEXT, write_merges, write_vocabulary
+from gpt2kit.tokenization.folder import FILES, PACKAGED_MERGES
 from gpt2kit.tokenization.length import Lengths, check_stride
-from gpt2kit.tokenization.slow import GPT2Tokenizer, load_model
-from gpt2kit.tokenization.special import copy_token
+from gpt2kit.tokenization.slow import GPT2Tokenizer
 
 __all__ = ["GPT2TokenizerFast"]
 
@@ -92,13 +90,14 @@ class GPT2TokenizerFast(TokenizerBase):
             "add_prefix_space": add_prefix_space,
             **own,
         }
+        self._configured = False
         roles = self._start({**options, "trim_offsets": trim_offsets} if trim_offsets else options, kwargs)
         added = roles.pop("added_tokens_decoder")
         self.errors = own["errors"]
         self._lock = threading.Lock()
-        self._tokenizer = _make_backend(vocab_file, merges_file, tokenizer_file, backend, added)
+        self._tokenizer = make_backend(vocab_file, merges_file, tokenizer_file, backend, added)
         self._add_prefix_space, self._add_bos_token = bool(add_prefix_space), bool(own["add_bos_token"])
-        self._trim_offsets, self._configured = bool(trim_offsets), False
+        self._trim_offsets = bool(trim_offsets)
         self._take_lengths_of_backend(kwargs, roles)
         self._added_tokens: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
         self._restore(added)
@@ -148,32 +147,23 @@ class GPT2TokenizerFast(TokenizerBase):
             got = self._tokenizer.token_to_id(token.content)
             if got != index:
                 raise TokenizerError(
-                    f"The added token {token.content!r} is saved with the id {index}, but its id here is {got}. "
+                    f"The added token {token.content!r} is saved with the id {index}, but its id is {got}. "
                     "added_tokens_decoder and vocabulary are of two tokenizers: save the tokenizer again."
                 )
 
     def _configure(self) -> None:
-        """Tell the library about prefix space, beginning of text, offsets and the unknown token."""
+        """Tell the library what has changed."""
         if not self._configured:
             return
-        backend = self._tokenizer
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=self._add_prefix_space)
-        backend.decoder = decoders.ByteLevel()
-        backend.encode_special_tokens = bool(self.split_special_tokens)
-        if not CHAR_TO_BYTE.keys() <= backend.get_vocab(with_added_tokens=False).keys():
-            backend.model.unk_token = self.unk_token
-        offsets = processors.ByteLevel(
-            trim_offsets=self._trim_offsets, add_prefix_space=self._add_prefix_space
+        bos, index = self.bos_token, self.bos_token_id
+        configure(
+            self._tokenizer,
+            add_prefix_space=self._add_prefix_space,
+            trim_offsets=self._trim_offsets,
+            split_special_tokens=self._split_special_tokens,
+            bos=(bos, index) if self._add_bos_token and bos is not None and index is not None else None,
+            unk_token=self.unk_token,
         )
-        if not (self._add_bos_token and self.bos_token_id is not None):
-            backend.post_processor = offsets
-            return
-        template = processors.TemplateProcessing(
-            single=["bos:0", "$A:0"],
-            pair=["bos:0", "$A:0", "bos:1", "$B:1"],
-            special_tokens=[{"id": "bos", "ids": [self.bos_token_id], "tokens": [self.bos_token]}],
-        )
-        backend.post_processor = processors.Sequence([offsets, template]) if self._trim_offsets else template
 
     def _special_tokens_changed(self) -> None:
         self._configure()
@@ -194,7 +184,7 @@ class GPT2TokenizerFast(TokenizerBase):
         self._configure()
 
     @property
-    def add_bos_token(self) -> bool:  # type: ignore[override]
+    def add_bos_token(self) -> bool:
         """Whether a call puts the beginning-of-text token before each text."""
         return self._add_bos_token
 
@@ -211,6 +201,16 @@ class GPT2TokenizerFast(TokenizerBase):
     @trim_offsets.setter
     def trim_offsets(self, value: bool) -> None:
         self._trim_offsets = bool(value)
+        self._configure()
+
+    @property
+    def split_special_tokens(self) -> bool:
+        """Whether special tokens in a text are text like any other."""
+        return self._split_special_tokens
+
+    @split_special_tokens.setter
+    def split_special_tokens(self, value: bool) -> None:
+        self._split_special_tokens = bool(value)
         self._configure()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -237,8 +237,8 @@ class GPT2TokenizerFast(TokenizerBase):
             return super()._encode_many(items, options)
         if options.is_split_into_words and not self._add_prefix_space:
             raise InputError(
-                f"You need to instantiate {type(self).__name__} with add_prefix_space=True to use it with texts that "
-                "are split into words: without a space, a word is encoded as if it were the middle of one."
+                f"You need to instantiate {type(self).__name__} with add_prefix_space=True to use it with "
+                "texts that are split into words: without a space, a word is encoded as the end of another."
             )
         lengths = self._lengths(options)
         has_pair = any(pair is not None for _, pair in items)
@@ -249,7 +249,7 @@ class GPT2TokenizerFast(TokenizerBase):
             windows = [encoding, *(encoding.overflowing if options.return_overflowing_tokens else ())]
             rows += windows
             samples += [sample] * len(windows)
-        data = {name: [_READ[name](row) for row in rows] for name in self._names(options)}
+        data = {name: [READ[name](row) for row in rows] for name in self._names(options)}
         if options.return_overflowing_tokens:
             data["overflow_to_sample_mapping"] = samples
         self._warn_if_too_long(max(len(row.ids) for row in rows), options)
@@ -275,7 +275,7 @@ class GPT2TokenizerFast(TokenizerBase):
                 backend.no_truncation()
             else:
                 backend.enable_truncation(
-                    lengths.max_length,
+                    lengths.max_length or 0,
                     stride=lengths.stride,
                     strategy=lengths.truncation,
                     direction=self.truncation_side,
@@ -364,36 +364,20 @@ class GPT2TokenizerFast(TokenizerBase):
             length: How many texts there are, for the progress bar.
             new_special_tokens: Further special tokens.
             special_tokens_map: Special token of this tokenizer -> its name in the new one.
-            **kwargs: min_frequency (0), limit_alphabet and the like, handed to `tokenizers.trainers.BpeTrainer`.
+            **kwargs: min_frequency (0) and the other arguments of `tokenizers.trainers.BpeTrainer`.
 
         Returns:
             The new tokenizer; its roles are those of this one.
         """
-        renamed = dict(special_tokens_map or {})
-        special = [
-            copy_token(token, content=renamed.get(token.content, token.content))
-            for token in [token for token in self._added_tokens.values() if token.special]
-        ]
-        backend = train.train_bpe(
+        backend, options = train.train_like(
+            self,
             text_iterator,
             vocab_size,
-            special_tokens=[*special, *(new_special_tokens or [])],
-            length=length,
-            normalizer=self._tokenizer.normalizer,
-            **kwargs,
+            length,
+            new_special_tokens or (),
+            special_tokens_map or {},
+            kwargs,
         )
-        options = copy.deepcopy({key: value for key, value in self.init_kwargs.items() if key in self._KNOWN})
-        for key in ("added_tokens_decoder", "name_or_path", "additional_special_tokens"):
-            options.pop(key, None)
-        for role, value in self.special_tokens_map_extended.items():
-            tokens = value if isinstance(value, list) else [value]
-            moved = [copy_token(token, content=renamed.get(token.content, token.content)) for token in tokens]
-            options[role] = moved if isinstance(value, list) else moved[0]
-        if new_special_tokens:
-            options["additional_special_tokens"] = [
-                *options.get("additional_special_tokens", []),
-                *new_special_tokens,
-            ]
         return type(self)(tokenizer_object=backend, **options)
 
     # ---- vocabulary
@@ -420,15 +404,6 @@ class GPT2TokenizerFast(TokenizerBase):
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Id -> added token, by id."""
         return dict(sorted(self._added_tokens.items()))
-
-    @property
-    def added_tokens_encoder(self) -> dict[str, int]:
-        """Text of an added token -> id, by id."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return text of an added token -> id."""
-        return self.added_tokens_encoder
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """Return the id of a token, or of each of several; that of `unk_token` for one that there is not."""
@@ -467,74 +442,8 @@ class GPT2TokenizerFast(TokenizerBase):
         raise InputError("from_slow=True needs vocab.json and merges.txt, and the folder has neither.")
 
     def _vocabulary_files(self) -> dict[str, str]:
-        vocabulary, merges = _parts(self._tokenizer)
+        vocabulary, merges = parts_of(self._tokenizer)
         return {FILES["vocab_file"]: write_vocabulary(vocabulary), FILES["merges_file"]: write_merges(merges)}
 
     def _backend_json(self) -> str:
         return str(self._tokenizer.to_str())
-
-
-# How to read each value of a result off the library's encoding.
-_READ: dict[str, Any] = {
-    "input_ids": lambda row: row.ids,
-    "token_type_ids": lambda row: row.type_ids,
-    "attention_mask": lambda row: row.attention_mask,
-    "special_tokens_mask": lambda row: row.special_tokens_mask,
-    "offset_mapping": lambda row: row.offsets,
-    "length": len,
-}
-
-
-def _make_backend(
-    vocab_file: str | os.PathLike[str] | None,
-    merges_file: str | os.PathLike[str] | None,
-    tokenizer_file: str | os.PathLike[str] | None,
-    backend: Tokenizer | None,
-    added: Mapping[int, AddedToken],
-) -> Tokenizer:
-    """Make the library's tokenizer from whatever was given, and check that it is GPT-2's kind."""
-    given = [
-        vocab_file is not None or merges_file is not None,
-        tokenizer_file is not None,
-        backend is not None,
-    ]
-    if sum(given) > 1:
-        raise InputError(
-            "A tokenizer is made of vocab_file and merges_file, or of tokenizer_file, or of tokenizer_object. "
-            "Pass one of the three."
-        )
-    if backend is not None:
-        backend = Tokenizer.from_str(backend.to_str())  # a copy: the caller keeps his own
-        _check_kind(backend)
-        return backend
-    if tokenizer_file is not None:
-        read_model(tokenizer_file)
-        try:
-            return Tokenizer.from_file(os.fspath(tokenizer_file))
-        except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(
-                f"{tokenizer_file} is no tokenizer.json that tokenizers reads: {error}. Save the tokenizer again."
-            ) from error
-    vocabulary, merges = load_model(vocab_file, merges_file)
-    check_fit(vocabulary, merges, added, str(vocab_file or "vocabulary"))
-    return Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-
-
-def _check_kind(backend: Tokenizer) -> None:
-    """Refuse a tokenizer that is not byte-level BPE."""
-    if not isinstance(backend.model, models.BPE) or not isinstance(
-        backend.pre_tokenizer, pre_tokenizers.ByteLevel
-    ):
-        raise TokenizerError(
-            f"The tokenizer is {type(backend.pre_tokenizer).__name__} + {type(backend.model).__name__}, "
-            "and GPT-2's is ByteLevel + BPE. gpt2kit has GPT-2's tokenizer only."
-        )
-
-
-def _parts(backend: Tokenizer) -> tuple[dict[str, int], list[Pair]]:
-    """Return the vocabulary and the merges of the library's tokenizer."""
-    import json
-
-    model = json.loads(backend.to_str())["model"]
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-    return model["vocab"], merges

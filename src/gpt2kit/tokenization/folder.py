@@ -30,6 +30,7 @@ __all__ = [
     "PACKAGED_MERGES",
     "SavedTokenizer",
     "Stored",
+    "as_pairs",
     "has_bos_template",
     "portable_json",
     "read_folder",
@@ -142,8 +143,13 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, int], list[Pair]
             f"{path} describes a tokenizer of the kind {words.get('type')} + {model.get('type')}, "
             "and GPT-2's is ByteLevel (by words) + BPE (without dropout). gpt2kit has GPT-2's tokenizer only."
         )
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-    return dict(model["vocab"]), merges, whole
+    return dict(model["vocab"]), as_pairs(model["merges"]), whole
+
+
+def as_pairs(merges: list[Any]) -> list[Pair]:
+    """Read the merges of a tokenizer.json: "a b" in older files, ["a", "b"] in newer ones."""
+    split = (pair.split(" ") if isinstance(pair, str) else pair for pair in merges)
+    return [(first, second) for first, second in split]
 
 
 def has_bos_template(whole: Mapping[str, Any]) -> bool:
@@ -161,8 +167,8 @@ def has_bos_template(whole: Mapping[str, Any]) -> bool:
     kinds = [next(iter(piece)) for piece in single]
     if len(templates) > 1 or kinds not in (["Sequence"], ["SpecialToken", "Sequence"]):
         raise TokenizerError(
-            "tokenizer.json adds special tokens in another way than GPT-2, which puts at most one before the text. "
-            "gpt2kit has GPT-2's tokenizer only."
+            "tokenizer.json adds special tokens in another way than GPT-2, which puts at most one before "
+            "the text. gpt2kit has GPT-2's tokenizer only."
         )
     return len(kinds) == 2
 
@@ -277,7 +283,7 @@ class Stored(SpecialTokens):
             raise InputError(f"{folder} is a file, and a tokenizer is saved in a folder. Pass a folder.")
         if legacy_format is False and not self.is_fast:
             raise InputError(
-                "The slow tokenizer has no tokenizer.json. Leave legacy_format out, or save GPT2TokenizerFast."
+                "The slow tokenizer has no tokenizer.json. Leave legacy_format out, or use the fast one."
             )
         folder.mkdir(parents=True, exist_ok=True)
         prefix = f"{filename_prefix}-" if filename_prefix else ""

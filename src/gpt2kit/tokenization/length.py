@@ -14,7 +14,10 @@ __all__ = ["NO_LIMIT", "Lengths", "check_stride", "pad_one", "plan_lengths", "tr
 NO_LIMIT = int(1e30)  # model_max_length of a tokenizer that knows none, as 4.34 writes it
 _LIMITED = int(1e20)  # lengths above this count as no limit; 1e30 does not survive every JSON exactly
 
-_UNKNOWN = "Asking to {} to max_length but no maximum length is provided and the model has no predefined maximum length."
+_UNKNOWN = (
+    "Asking to {} to max_length but no maximum length is provided and the model has no predefined maximum "
+    "length."
+)
 _PADDINGS = ("longest", "max_length", "do_not_pad")
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 

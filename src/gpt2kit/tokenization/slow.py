@@ -208,15 +208,6 @@ class GPT2Tokenizer(TokenizerBase):
         """Id -> added token, by id."""
         return dict(sorted(self._added.by_id.items()))
 
-    @property
-    def added_tokens_encoder(self) -> dict[str, int]:
-        """Text of an added token -> id, by id."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return text of an added token -> id."""
-        return self.added_tokens_encoder
-
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """Return the id of a token, or of each of several; that of `unk_token` for one that there is not."""
         if tokens is None:

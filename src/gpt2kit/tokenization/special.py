@@ -99,13 +99,16 @@ class SpecialTokens:
 
     # What the tokenizer itself brings.
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """Return the id of a token, or of each of several."""
         raise NotImplementedError
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """Return the token of an id, or of each of several."""
         raise NotImplementedError
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """Id -> added token, by id."""
         raise NotImplementedError
 
     def _knows(self, token: str) -> bool:
@@ -122,6 +125,15 @@ class SpecialTokens:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """Text of an added token -> id, by id."""
+        return {token.content: index for index, token in self.added_tokens_decoder.items()}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return text of an added token -> id, by id."""
+        return self.added_tokens_encoder
+
     def _start_special_tokens(self, roles: Mapping[str, str | AddedToken | None]) -> None:
         """Fill the roles from the constructor's arguments; the tokens are added afterwards."""
         self.pad_token_type_id = 0
@@ -129,7 +141,7 @@ class SpecialTokens:
             value = roles.get(name)
             token = None if value is None else as_token(value, special=True, normalized=False)
             setattr(self, "_" + name, token)
-        additional = roles.get("additional_special_tokens") or []
+        additional: Any = roles.get("additional_special_tokens") or []
         self._additional_special_tokens = [self._stripping(token) for token in _listed(additional)]
 
     def _stripping(self, value: str | AddedToken) -> AddedToken:
@@ -163,7 +175,7 @@ class SpecialTokens:
     ) -> int:
         """Add tokens that are found in a text before it is cut into words.
 
-        A new token gets the next free id; resize the model's embeddings to `len(tokenizer)` afterwards. A token
+        A new token gets the next free id; resize the model's embeddings to `len(tokenizer)` then. A token
         that the vocabulary has keeps its id. A text without flags leaves the white space around it alone.
 
         Args:

@@ -7,8 +7,9 @@ Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909, section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
@@ -16,8 +17,12 @@ from gpt2kit.errors import InputError
 from gpt2kit.tokenization.assemble import check_text
 from gpt2kit.tokenization.bpe import END_OF_TEXT
 from gpt2kit.tokenization.bytes import BYTE_TO_CHAR
+from gpt2kit.tokenization.special import copy_token
 
-__all__ = ["train_bpe"]
+if TYPE_CHECKING:
+    from gpt2kit.tokenization.fast import GPT2TokenizerFast
+
+__all__ = ["train_bpe", "train_like"]
 
 _ALPHABET = list(BYTE_TO_CHAR.values())
 
@@ -56,7 +61,8 @@ def train_bpe(
     least = len(_ALPHABET) + len({str(getattr(token, "content", token)) for token in special_tokens})
     if vocab_size < least:
         raise InputError(
-            f"vocab_size is {vocab_size}, and the 256 bytes and the special tokens alone are {least}. Pass more."
+            f"vocab_size is {vocab_size}, but the 256 bytes and the special tokens are {least} already. "
+            "Pass more."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -72,6 +78,46 @@ def train_bpe(
     )
     tokenizer.train_from_iterator(_checked(texts), trainer=trainer, length=length)
     return tokenizer
+
+
+def train_like(
+    old: GPT2TokenizerFast,
+    texts: Iterable[str | Sequence[str]],
+    vocab_size: int,
+    length: int | None,
+    new_special_tokens: Sequence[str | AddedToken],
+    renamed: Mapping[str, str],
+    trainer_options: dict[str, Any],
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """Train a tokenizer with the special tokens and options of another.
+
+    Returns:
+        The trained tokenizer, and the arguments of the constructor that give it the other's roles.
+    """
+
+    def rename(token: AddedToken) -> AddedToken:
+        return copy_token(token, content=renamed.get(token.content, token.content))
+
+    special = [rename(token) for token in old.added_tokens_decoder.values() if token.special]
+    backend = train_bpe(
+        texts,
+        vocab_size,
+        special_tokens=[*special, *new_special_tokens],
+        length=length,
+        normalizer=old.backend_tokenizer.normalizer,
+        **trainer_options,
+    )
+    options = copy.deepcopy({key: value for key, value in old.init_kwargs.items() if key in old._KNOWN})
+    for key in ("added_tokens_decoder", "name_or_path", "additional_special_tokens"):
+        options.pop(key, None)
+    for role, value in old.special_tokens_map_extended.items():
+        options[role] = [rename(token) for token in value] if isinstance(value, list) else rename(value)
+    if new_special_tokens:
+        options["additional_special_tokens"] = [
+            *options.get("additional_special_tokens", []),
+            *new_special_tokens,
+        ]
+    return backend, options
 
 
 def _checked(texts: Iterable[str | Sequence[str]]) -> Iterator[str | Sequence[str]]:

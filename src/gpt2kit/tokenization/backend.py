@@ -1,0 +1,117 @@
+"""The tokenizers library's own object: made of files, set up as GPT-2's, read out again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from gpt2kit.errors import InputError, TokenizerError
+from gpt2kit.tokenization.bpe import Pair, check_fit
+from gpt2kit.tokenization.bytes import CHAR_TO_BYTE
+from gpt2kit.tokenization.folder import as_pairs, read_model
+from gpt2kit.tokenization.slow import load_model
+
+__all__ = ["READ", "configure", "make_backend", "parts_of"]
+
+# How to read each value of a result off the library's encoding.
+READ: dict[str, Any] = {
+    "input_ids": lambda row: row.ids,
+    "token_type_ids": lambda row: row.type_ids,
+    "attention_mask": lambda row: row.attention_mask,
+    "special_tokens_mask": lambda row: row.special_tokens_mask,
+    "offset_mapping": lambda row: row.offsets,
+    "length": len,
+}
+
+
+def make_backend(
+    vocab_file: str | os.PathLike[str] | None,
+    merges_file: str | os.PathLike[str] | None,
+    tokenizer_file: str | os.PathLike[str] | None,
+    backend: Tokenizer | None,
+    added: Mapping[int, AddedToken],
+) -> Tokenizer:
+    """Make the library's tokenizer from whatever was given, and check that it is GPT-2's kind."""
+    given = [
+        vocab_file is not None or merges_file is not None,
+        tokenizer_file is not None,
+        backend is not None,
+    ]
+    if sum(given) > 1:
+        raise InputError(
+            "A tokenizer is made of vocab_file and merges_file, or of tokenizer_file, or of "
+            "tokenizer_object. Pass one of the three."
+        )
+    if backend is not None:
+        backend = Tokenizer.from_str(backend.to_str())  # a copy: the caller keeps his own
+        _check_kind(backend)
+        return backend
+    if tokenizer_file is not None:
+        read_model(tokenizer_file)
+        try:
+            return Tokenizer.from_file(os.fspath(tokenizer_file))
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(
+                f"{tokenizer_file} is no tokenizer.json that can be read: {error}. Save the tokenizer again."
+            ) from error
+    vocabulary, merges = load_model(vocab_file, merges_file)
+    check_fit(vocabulary, merges, added, str(vocab_file or "vocabulary"))
+    return Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+
+
+def _check_kind(backend: Tokenizer) -> None:
+    """Refuse a tokenizer that is not byte-level BPE."""
+    if not isinstance(backend.model, models.BPE) or not isinstance(
+        backend.pre_tokenizer, pre_tokenizers.ByteLevel
+    ):
+        raise TokenizerError(
+            f"The tokenizer is {type(backend.pre_tokenizer).__name__} + {type(backend.model).__name__}, "
+            "and GPT-2's is ByteLevel + BPE. gpt2kit has GPT-2's tokenizer only."
+        )
+
+
+def parts_of(backend: Tokenizer) -> tuple[dict[str, int], list[Pair]]:
+    """Return the vocabulary and the merges of the library's tokenizer."""
+    model = json.loads(backend.to_str())["model"]
+    return model["vocab"], as_pairs(model["merges"])
+
+
+def configure(
+    backend: Tokenizer,
+    *,
+    add_prefix_space: bool,
+    trim_offsets: bool,
+    split_special_tokens: bool,
+    bos: tuple[str, int] | None,
+    unk_token: str | None,
+) -> None:
+    """Set the library up: prefix space, offsets, beginning of text, unknown bytes.
+
+    Args:
+        backend: What to set up, in place.
+        add_prefix_space: Whether each piece of text gets a space, unless it begins with one.
+        trim_offsets: Whether offsets leave the space before a word out.
+        split_special_tokens: Whether special tokens in a text are text like any other.
+        bos: Token and id to put before each text, or None.
+        unk_token: Stands for bytes that the vocabulary lacks.
+    """
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    backend.encode_special_tokens = split_special_tokens
+    if not CHAR_TO_BYTE.keys() <= backend.get_vocab(with_added_tokens=False).keys():
+        backend.model.unk_token = unk_token
+    offsets = processors.ByteLevel(trim_offsets=trim_offsets, add_prefix_space=add_prefix_space)
+    if bos is None:
+        backend.post_processor = offsets
+        return
+    token, index = bos
+    template = processors.TemplateProcessing(
+        single=["bos:0", "$A:0"],
+        pair=["bos:0", "$A:0", "bos:1", "$B:1"],
+        special_tokens=[{"id": "bos", "ids": [index], "tokens": [token]}],
+    )
+    backend.post_processor = processors.Sequence([offsets, template]) if trim_offsets else template
