@@ -182,7 +182,7 @@ def parse_size(size: int | str) -> int:
 def _as_raw(name: str, values: np.ndarray[Any, Any]) -> RawTensor:
     """Describe a NumPy array as bytes."""
     for dtype, info in DTYPES.items():
-        if dtype != "BF16" and values.dtype == info.numpy:
+        if dtype != "BF16" and values.dtype.newbyteorder("=") == info.numpy:
             flat = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).reshape(-1)
             return RawTensor(dtype, values.shape, flat.view(np.uint8).data)
     raise InputError(
