@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ __all__ = [
     "Unembedding",
     "attend",
     "attend_sdpa",
-    "causal_bias",
+    "complete_bias",
     "uses_sdpa",
 ]
 
@@ -83,6 +84,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    is_causal: bool,
     divisor: float,
     dropout: nn.Dropout,
     head_mask: Tensor | None = None,
@@ -97,6 +99,7 @@ def attend(
         key: [B, H, S, K]
         value: [B, H, S, K]
         bias: Added to the scores, broadcast to [B, H, T, S]; None hides nothing.
+        is_causal: Hide the later positions; the queries are the last T of S.
         divisor: What the scores are divided by.
         dropout: Applied to the weights.
         head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
@@ -111,6 +114,10 @@ def attend(
             scores = query.to(exact) @ (key.to(exact) / divisor).transpose(-1, -2)  # [B, H, T, S]
     else:
         scores = query @ key.transpose(-1, -2) / divisor  # [B, H, T, S]
+    T, S = scores.shape[-2:]
+    if is_causal and T > 1:
+        later = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(S - T + 1)  # [T, S]
+        scores = scores.masked_fill(later, hiding(scores.dtype))  # [B, H, T, S]
     if bias is not None:
         scores = scores + bias  # [B, H, T, S]
     weights = dropout(scores.softmax(dim=-1).to(value.dtype))  # [B, H, T, S]
@@ -124,9 +131,9 @@ def attend_sdpa(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    is_causal: bool,
     divisor: float,
     dropout: nn.Dropout,
-    is_causal: bool = False,
     upcast: bool = False,
 ) -> Tensor:
     """Do as `attend`, by torch's fused kernel, which never holds the weights in memory.
@@ -135,24 +142,26 @@ def attend_sdpa(
         query: [B, H, T, K]
         key: [B, H, S, K]
         value: [B, H, S, K]
-        bias: Added to the scores, broadcast to [B, H, T, S]; None hides nothing.
-        divisor: What the scores are divided by.
+        bias: As in `attend`; where it was completed by `complete_bias`, it is not completed again.
+        is_causal: As in `attend`.
+        divisor: As in `attend`.
         dropout: Its rate is handed to the kernel.
-        is_causal: Hide the later positions; needs T = S and no bias.
         upcast: Compute everything in float32 at least, and outside autocast.
 
     Returns:
         The mixture [B, H, T, K].
     """
-    rate = dropout.p if dropout.training else 0.0
+    dtype = value.dtype
     if upcast:
-        exact = torch.promote_types(query.dtype, torch.float32)
-        with torch.autocast(query.device.type, enabled=False):
-            mixed = F.scaled_dot_product_attention(
-                query.to(exact), key.to(exact), value.to(exact), bias, rate, is_causal, scale=1.0 / divisor
-            )  # [B, H, T, K]
-        return mixed.to(value.dtype)  # [B, H, T, K]
-    return F.scaled_dot_product_attention(query, key, value, bias, rate, is_causal, scale=1.0 / divisor)
+        query, key, value = (each.to(torch.promote_types(dtype, torch.float32)) for each in (query, key, value))
+    if is_causal:
+        bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
+    rate = dropout.p if dropout.training else 0.0
+    with torch.autocast(query.device.type, enabled=False) if upcast else nullcontext():
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, bias, rate, is_causal and bias is None and query.size(-2) > 1, scale=1.0 / divisor
+        )  # [B, H, T, K]
+    return mixed.to(dtype)  # [B, H, T, K]
 
 
 def uses_sdpa(kernel: str, output_attentions: bool, head_mask: object) -> bool:
@@ -188,24 +197,24 @@ def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return (1.0 - mask.to(dtype)) * hiding(dtype)
 
 
-def causal_bias(bias: Tensor | None, T: int, S: int, sdpa: bool, like: Tensor, upcast: bool) -> Tensor | None:
-    """Complete a padding bias, so that the last T of S positions see no later one; complete ones stay.
+def complete_bias(
+    bias: Tensor | None, T: int, S: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """Hide the later positions as well, for the fused kernel, which can do only one of the two by itself.
 
     Args:
-        bias: Padding, [B, 1, 1, S]; or complete, [B, 1, T, S]; or None.
-        T: Query positions.
-        S: Key positions.
-        sdpa: Whether `attend_sdpa` will take it; that kernel needs no bias where T = S and nothing is padded.
-        like: Hidden states, for dtype and device.
-        upcast: As in `attend`.
+        bias: Padding, [B, 1, 1, S]; or complete already, [B, 1, T, S]; or None.
+        T: Queries, which are the last T of S positions.
+        S: Keys.
+        dtype: Of the scores.
+        device: Of the scores.
 
     Returns:
-        [B, 1, T, S] or [1, 1, T, S], or None where the kernel needs none.
+        [B, 1, T, S] or [1, 1, T, S]; or None where nothing is padded and the kernel's own causal mask will do.
     """
-    if T == 1 or (bias is not None and bias.size(-2) == T) or (bias is None and sdpa and T == S):
+    if T == 1 or (bias is None and T == S) or (bias is not None and bias.size(-2) == T):
         return bias
-    dtype = score_dtype(like, upcast)
-    later = torch.full((T, S), hiding(dtype), dtype=dtype, device=like.device).triu(S - T + 1)  # [T, S]
+    later = torch.full((T, S), hiding(dtype), dtype=dtype, device=device).triu(S - T + 1)  # [T, S]
     return later[None, None] if bias is None else later + bias  # [1, 1, T, S] or [B, 1, T, S]
 
 
@@ -277,8 +286,7 @@ class GPT2Attention(nn.Module):
         Args:
             hidden_states: [B, T, D]
             layer_past: Keys and values of earlier positions.
-            attention_mask: Added to the scores: padding [B, 1, 1, S], or complete [B, 1, T, S]
-                (`causal_bias`).
+            attention_mask: Added to the scores: padding, [B, 1, 1, S]; later positions are hidden here.
             head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
             encoder_hidden_states: [B, E, D], for cross-attention only.
             encoder_attention_mask: Added to the scores of cross-attention, broadcast to [B, H, T, E].
@@ -300,22 +308,16 @@ class GPT2Attention(nn.Module):
         if layer_past is not None:
             key, value = append(layer_past, key, value)  # [B, H, S, K] each
 
-        T, S = query.size(-2), key.size(-2)
-        sdpa = uses_sdpa(kernel, bool(output_attentions), head_mask)
-        if self.is_cross_attention:
-            bias, is_causal = encoder_attention_mask, False
-        else:
-            bias = causal_bias(attention_mask, T, S, sdpa, hidden_states, self.upcast)
-            is_causal = bias is None and T > 1
-
+        bias, is_causal = (encoder_attention_mask, False) if self.is_cross_attention else (attention_mask, True)
         weights = None
-        if sdpa:
+        if uses_sdpa(kernel, bool(output_attentions), head_mask):
             mixed = attend_sdpa(
-                query, key, value, bias, self.divisor, self.attn_dropout, is_causal, self.upcast
+                query, key, value, bias, is_causal, self.divisor, self.attn_dropout, self.upcast
             )  # [B, H, T, K]
         else:
+            head_mask = self.kept(head_mask)  # [B, H, T, S]
             mixed, weights = attend(
-                query, key, value, bias, self.divisor, self.attn_dropout, self.kept(head_mask), self.upcast
+                query, key, value, bias, is_causal, self.divisor, self.attn_dropout, head_mask, self.upcast
             )  # [B, H, T, K], [B, H, T, S]
         output = self.resid_dropout(self.c_proj(self.merge_heads(mixed)))  # [B, T, D]
         present = (key, value) if use_cache else None

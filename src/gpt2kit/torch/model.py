@@ -17,7 +17,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.torch import arguments
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.fresh import unfilled_while_loading
-from gpt2kit.torch.layers import GPT2Block, causal_bias, padding_bias, score_dtype, uses_sdpa
+from gpt2kit.torch.layers import GPT2Block, complete_bias, padding_bias, score_dtype, uses_sdpa
 from gpt2kit.torch.outputs import BaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 
@@ -140,11 +140,10 @@ class GPT2Model(GPT2PreTrainedModel):
         hidden_states = self.drop(hidden_states)  # [B, T, D]
 
         kernel = arguments.kernel(self.attn_implementation, output_attentions, head_mask)
-        sdpa = uses_sdpa(kernel, output_attentions, head_mask)
-        upcast = config.reorder_and_upcast_attn
-        dtype = score_dtype(hidden_states, upcast)
+        dtype = score_dtype(hidden_states, config.reorder_and_upcast_attn)
         bias = None if padding is None else padding_bias(padding, dtype)[:, None, None, :]  # [B, 1, 1, S]
-        bias = causal_bias(bias, T, S, sdpa, hidden_states, upcast)  # [B or 1, 1, T, S]
+        if uses_sdpa(kernel, output_attentions, head_mask):  # once here rather than in each layer
+            bias = complete_bias(bias, T, S, dtype, hidden_states.device)  # [B or 1, 1, T, S]
         heads = [block.attn.num_heads for block in self.h]
         head_masks = arguments.head_masks(head_mask, config.n_head, heads, hidden_states)
         encoder_bias = arguments.encoder_bias(

@@ -1,0 +1,198 @@
+"""The part of tools/record_golden.py that runs where transformers 4.34.0 is installed, and nothing of ours.
+
+    python golden_reference.py forward REQUESTS OUT.npz
+    python golden_reference.py initial OUT.json
+    python golden_reference.py signatures OUT.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+assert transformers.__version__ == "4.34.0", transformers.__version__
+
+INITIAL_CONFIG = {"vocab_size": 211, "n_positions": 31, "n_embd": 66, "n_layer": 3, "n_head": 3}
+INITIAL_SEED = 11
+
+
+def forward(requests: Path, out: Path) -> None:
+    """Compute every request and keep the results in one file, by name/field."""
+    results: dict[str, np.ndarray] = {}
+    for path in sorted(requests.glob("*.json")):
+        request = json.loads(path.read_text())
+        arrays = dict(np.load(path.with_suffix(".npz")))
+        for field, value in compute(request, arrays).items():
+            results[f"{request['name']}/{field}"] = value
+        results[f"{request['name']}/fingerprint"] = np.array(request["fingerprint"])
+    np.savez_compressed(out, **results)
+    print(out, f"{out.stat().st_size / 1e6:.2f} MB,", len(results), "arrays")
+
+
+def compute(request: dict, arrays: dict) -> dict:
+    """Run one model and return what it computed."""
+    config = GPT2Config(**{k: v for k, v in request["config"].items() if k not in ("n_ctx", "model_type")})
+    weights = {k.removeprefix("weight/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("weight/")}
+    inputs = {k.removeprefix("input/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("input/")}
+    model = GPT2LMHeadModel(config)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    model.tie_weights()
+    dtype = getattr(torch, request["dtype"])
+    model = model.to(dtype).eval()
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+    if "attention_mask" in inputs:  # counted over what the mask shows, as this version's generate does
+        mask = inputs["attention_mask"]
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
+    if request["steps"]:
+        inputs.pop("labels")
+        return kept(in_steps(model, inputs, request["steps"]), request["keep"])
+    if "head_mask" in inputs:
+        inputs["head_mask"].requires_grad_()
+    output = model(**inputs, output_attentions=True, output_hidden_states=True)
+    results = kept(output, request["keep"])
+    if request["gradients"]:
+        output.loss.backward()
+        gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+        results["gradients"] = np.stack([projected(name, gradients[name]) for name in sorted(gradients)])
+        if "head_mask" in inputs:
+            results["head_mask_gradient"] = inputs["head_mask"].grad.numpy()
+    return results
+
+
+def in_steps(model: torch.nn.Module, inputs: dict, steps: list) -> object:
+    """Go through a sequence in pieces; the logits of all pieces come in one tensor."""
+    start, past, logits = 0, None, []
+    fixed = {k: v for k, v in inputs.items() if k.startswith("encoder") or k == "head_mask"}
+    for count in steps:
+        stop = start + count
+        piece = {k: inputs[k][:, start:stop] for k in ("input_ids", "position_ids")}
+        output = model(**piece, **fixed, attention_mask=inputs["attention_mask"][:, :stop], past_key_values=past)
+        past, start = output.past_key_values, stop
+        logits.append(output.logits)
+    output.logits = torch.cat(logits, dim=1)
+    return output
+
+
+def kept(output: object, keep: list | None) -> dict:
+    """Return the fields of an output as arrays; nested tuples are stacked."""
+    results = {}
+    for name in ("loss", "logits", "past_key_values", "hidden_states", "attentions", "cross_attentions"):
+        value = getattr(output, name, None)
+        if value is None or (isinstance(value, tuple) and not value) or (keep and name not in keep):
+            continue
+        if name == "past_key_values":
+            value = torch.stack([torch.stack(pair) for pair in value])
+        elif isinstance(value, tuple):
+            value = torch.stack(value)
+        results[name] = value.detach().numpy()
+    return results
+
+
+def projected(name: str, gradient: np.ndarray) -> np.ndarray:
+    """Return products with random vectors, as golden_cases.projections does."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    vectors = np.random.default_rng(seed).normal(size=(3, gradient.size))
+    return vectors @ gradient.ravel()
+
+
+def initial(out: Path) -> None:
+    """Record how fresh weights are drawn: the first numbers and the statistics of each tensor."""
+    results: dict = {"config": INITIAL_CONFIG, "seed": INITIAL_SEED}
+    variants = {"": {}, "untied": {"tie_word_embeddings": False}, "cross": {"add_cross_attention": True}}
+    for variant, changes in variants.items():
+        for cls in (GPT2Model, GPT2LMHeadModel):
+            torch.manual_seed(INITIAL_SEED)
+            model = cls(GPT2Config(**INITIAL_CONFIG, **changes))
+            results[f"{cls.__name__}/{variant}"] = {
+                name: {
+                    "first": tensor.flatten()[:5].tolist(),
+                    "mean": float(tensor.mean()),
+                    "std": float(tensor.std()),
+                }
+                for name, tensor in model.state_dict().items()
+            }
+    out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+MODEL_METHODS = (
+    "__init__ forward from_pretrained save_pretrained resize_token_embeddings prune_heads tie_weights "
+    "init_weights "
+    "post_init get_input_embeddings set_input_embeddings get_output_embeddings num_parameters "
+    "get_memory_footprint "
+    "gradient_checkpointing_enable gradient_checkpointing_disable enable_input_require_grads "
+    "disable_input_require_grads can_generate"
+).split()
+GENERATING_METHODS = "set_output_embeddings prepare_inputs_for_generation _reorder_cache generate".split()
+CONFIG_METHODS = (
+    "__init__ from_pretrained save_pretrained from_dict from_json_file to_dict to_diff_dict to_json_string "
+    "to_json_file update update_from_string"
+).split()
+TOKENIZER_METHODS = (
+    "__init__ __call__ encode encode_plus batch_encode_plus decode batch_decode pad prepare_for_model "
+    "tokenize "
+    "convert_tokens_to_ids convert_ids_to_tokens convert_tokens_to_string from_pretrained save_pretrained "
+    "save_vocabulary add_tokens add_special_tokens get_vocab get_added_vocab num_special_tokens_to_add "
+    "build_inputs_with_special_tokens create_token_type_ids_from_sequences get_special_tokens_mask "
+    "truncate_sequences apply_chat_template clean_up_tokenization sanitize_special_tokens"
+).split()
+ENCODING_METHODS = (
+    "__init__ tokens word_ids words sequence_ids token_to_sequence token_to_word word_to_tokens "
+    "token_to_chars "
+    "char_to_token word_to_chars char_to_word convert_to_tensors to keys values items"
+).split()
+
+
+def signatures(out: Path) -> None:
+    """Record names, kinds and defaults of the parameters of everything that users call."""
+    from transformers import generation as g
+
+    wanted: dict = {
+        "GPT2Config": CONFIG_METHODS,
+        "GPT2PreTrainedModel": MODEL_METHODS,
+        "GPT2Model": MODEL_METHODS,
+        "GPT2LMHeadModel": [*MODEL_METHODS, *GENERATING_METHODS],
+        "GPT2Tokenizer": TOKENIZER_METHODS,
+        "GPT2TokenizerFast": [*TOKENIZER_METHODS, "train_new_from_iterator", "set_truncation_and_padding"],
+        "BatchEncoding": ENCODING_METHODS,
+        "GenerationConfig": "__init__ from_pretrained save_pretrained from_model_config validate update to_dict".split(),
+        "TextStreamer": "__init__ put end on_finalized_text".split(),
+        "TextIteratorStreamer": "__init__ on_finalized_text".split(),
+    }
+    for name in sorted(vars(g)):
+        if name.endswith(("LogitsProcessor", "LogitsWarper", "Criteria", "ProcessorList", "CriteriaList", "Penalty")):
+            if not name.startswith(("TF", "Flax")):
+                wanted[name] = ["__init__", "__call__"]
+    results = {}
+    for cls_name, methods in wanted.items():
+        cls = getattr(transformers, cls_name, None) or getattr(g, cls_name)
+        for method in methods:
+            if hasattr(cls, method):
+                results[f"{cls_name}.{method}"] = described(getattr(cls, method))
+    out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def described(function: object) -> list:
+    """Return [name, kind, default] for each parameter; a default that JSON cannot hold is given by its "
+    "repr."""
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        entry = [parameter.name, parameter.kind.name]
+        if parameter.default is not parameter.empty:
+            default = parameter.default
+            plain = default is None or isinstance(default, (bool, int, float, str))
+            entry.append(default if plain and not hasattr(default, "value") else f"<{getattr(default, 'value', repr(default))}>")
+        parameters.append(entry)
+    return parameters
+
+
+if __name__ == "__main__":
+    {"forward": forward, "initial": initial, "signatures": signatures}[sys.argv[1]](*map(Path, sys.argv[2:]))

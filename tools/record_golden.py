@@ -1,0 +1,104 @@
+"""Record what transformers 4.34.0 computes on the tests' tiny models, into tests/golden.
+
+Run it only to add or change goldens:
+
+    python tools/record_golden.py                   make the reference's environment, record everything
+    python tools/record_golden.py --python PATH     use an interpreter that has it already
+
+The reference lives in a virtual environment of its own, because it must never be importable where this
+project's tests run. This file prepares weights and inputs from tests/cases.py, has them computed by
+`golden_reference.py` over there, and runs the other recorders beside it. tests/golden/manifest.json tells the
+versions that were recorded from, and the SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+sys.path.insert(0, str(ROOT / "tests"))
+
+REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2")
+# Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
+OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py")
+
+
+def main() -> None:
+    """Record all, or what --only names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--python", type=Path, help="interpreter that has " + ", ".join(REQUIREMENTS))
+    parser.add_argument("--only", nargs="*", help="recorders to run: forward, initial, signatures, config, ...")
+    options = parser.parse_args()
+    python = options.python or make_environment(ROOT / "build" / "reference-venv")
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+
+    def wanted(name: str) -> bool:
+        return not options.only or name in options.only
+
+    if wanted("forward"):
+        record_forward(python)
+    for part in ("initial", "signatures"):
+        if wanted(part):
+            run(python, "golden_reference.py", part, GOLDEN / f"{part}.json")
+    for script in OTHERS:
+        if wanted(script.removeprefix("record_").removesuffix(".py")) and (ROOT / "tools" / script).exists():
+            run(python, script, GOLDEN)
+    write_manifest(python)
+
+
+def make_environment(folder: Path) -> Path:
+    """Make the virtual environment of the reference if it is not there, and return its interpreter."""
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+    return python
+
+
+def run(python: Path, script: str, *arguments: object) -> None:
+    """Run a script of this folder in the reference's environment."""
+    print("recording", script, *arguments)
+    subprocess.run([python, ROOT / "tools" / script, *map(str, arguments)], check=True)
+
+
+def record_forward(python: Path) -> None:
+    """Write weights, inputs and wishes for each case, and have the reference compute them."""
+    from golden_cases import requests
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for name, request, arrays in requests():
+            stem = name.replace("/", "--")
+            Path(folder, f"{stem}.json").write_text(json.dumps({"name": name, **request}))
+            np.savez(Path(folder, f"{stem}.npz"), **arrays)
+            names.append(stem)
+        run(python, "golden_reference.py", "forward", folder, GOLDEN / "forward.npz")
+
+
+def write_manifest(python: Path) -> None:
+    """Write which versions were recorded from, and what the files are."""
+    asked = "import json, numpy, torch, transformers as t; print(json.dumps([t.__version__, torch.__version__, numpy.__version__]))"
+    answer = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True).stdout
+    versions: Any = dict(zip(("transformers", "torch", "numpy"), json.loads(answer), strict=True))
+    files = {
+        path.relative_to(GOLDEN).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(GOLDEN.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    text = json.dumps({"recorded_from": versions, "sha256": files}, indent=2)
+    (GOLDEN / "manifest.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
