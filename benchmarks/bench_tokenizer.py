@@ -17,14 +17,13 @@ from checkpoint import FOLDER, ROOT
 from contest import OURS, THEIRS, Row, report, run_rounds, save
 from peers import PINS, peer_python
 
-TEXT_BYTES = 2_000_000
-
 
 def repository_text() -> str:
-    """Return the project's own pages and sources, over and over, as a text of two megabytes."""
-    files = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.py"), ROOT / "LICENSE"])
-    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    return (text * (TEXT_BYTES // len(text) + 1))[:TEXT_BYTES]
+    """Return the project's own pages and sources, about a megabyte of English and Python."""
+    files = sorted(
+        [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]
+    )
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def tokenizer_folder() -> Path:
