@@ -86,6 +86,19 @@ def test_importing_the_torch_room_loads_no_other_framework():
     assert modules_after("gpt2kit.torch") & FRAMEWORKS == {"torch"}
 
 
+def test_without_pytorch_a_model_and_the_command_say_what_to_install():
+    """None in sys.modules makes an import fail as if nothing were installed."""
+    hidden = "import sys; sys.modules['torch'] = None; "
+    program = hidden + "import gpt2kit; gpt2kit.GPT2LMHeadModel"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "MissingDependencyError" in done.stderr
+    assert "gpt2kit[torch]" in done.stderr
+    program = hidden + "sys.argv = ['gpt2kit', 'generate', 'a']; from gpt2kit.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "gpt2kit[torch]" in done.stderr
+
+
 def test_all_is_the_table_of_public_names_and_the_stub_tells_the_same():
     spec = importlib.util.spec_from_file_location("write_stub", ROOT / "tools" / "write_stub.py")
     tool = importlib.util.module_from_spec(spec)

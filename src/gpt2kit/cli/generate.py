@@ -76,6 +76,7 @@ def generate(
         if model == POCKET and not quiet:
             note(f"no prompt was given: going on with {POCKET_PROMPT!r}")
     with loading(model, quiet):
+        import gpt2kit.torch  # noqa: F401  # first, because it knows what to say where there is no PyTorch
         from gpt2kit.cli.writer import Writer
 
         writer = Writer.load(model, revision=revision, device=device, dtype=dtype.value, quiet=quiet)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from gpt2kit.errors import MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401  # only to know that it is there
+except ModuleNotFoundError as _error:
+    if _error.name != "torch":
+        raise
+    raise MissingDependencyError(
+        "This part of gpt2kit needs PyTorch, which is not installed: pip install 'gpt2kit[torch]'"
+    ) from None
+
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.generation import set_seed
 from gpt2kit.torch.heads import GPT2LMHeadModel
