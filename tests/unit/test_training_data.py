@@ -48,7 +48,13 @@ def write(path, content):
 
 
 def recipe(tmp_path, text=TEXT, fraction=0.1, tokenizer=None, **more):
-    return Recipe([write(tmp_path / "a.txt", text)], more.pop("held_out", None), fraction, tokenizer or Tokenizer(), **more)
+    return Recipe(
+        [write(tmp_path / "a.txt", text)],
+        more.pop("held_out", None),
+        fraction,
+        tokenizer or Tokenizer(),
+        **more,
+    )
 
 
 def tokens(shards):
@@ -179,7 +185,11 @@ def test_bad_text_leaves_no_index(tmp_path):
 
 def test_progress_counts_every_byte(tmp_path):
     told = []
-    prepare(tmp_path / "data", recipe(tmp_path, text=TEXT + "é"), progress=lambda done, total: told.append((done, total)))
+    prepare(
+        tmp_path / "data",
+        recipe(tmp_path, text=TEXT + "é"),
+        progress=lambda done, total: told.append((done, total)),
+    )
     size = len((TEXT + "é").encode())
     assert told[-1] == (size, size)
 

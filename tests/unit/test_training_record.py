@@ -96,7 +96,9 @@ def test_metrics_are_lines_of_json_written_at_once(tmp_path):
 
 def test_resuming_drops_the_lines_of_steps_that_will_be_done_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 2, 3, 4)) + '{"step": 5, "lo')
+    path.write_text(
+        "".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 2, 3, 4)) + '{"step": 5, "lo'
+    )
     Metrics(path, until=2).close()
     assert [record["step"] for record in Metrics.read(path)] == [1, 2, 2]
 
@@ -109,7 +111,10 @@ def test_a_broken_line_in_the_middle_is_refused(tmp_path):
 
 
 def test_curves_and_smoothing():
-    records = [{"step": 0, "eval_loss": 7.0}, *({"step": step, "loss": float(step)} for step in range(1, 101))]
+    records = [
+        {"step": 0, "eval_loss": 7.0},
+        *({"step": step, "loss": float(step)} for step in range(1, 101)),
+    ]
     steps, losses, eval_steps, eval_losses = curves(records)
     assert (eval_steps, eval_losses) == ([0], [7.0])
     assert smooth(losses)[-1] == pytest.approx((96 + 97 + 98 + 99 + 100) / 5)

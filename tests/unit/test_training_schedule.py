@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_the_cosine_ends_at_its_final_part_with_the_last_step():
 def test_the_learning_rate_never_rises_after_the_warm_up():
     config = TrainingConfig(learning_rate=1.0, warmup_steps=5)
     rates = [learning_rate(config, step, 101) for step in range(101)]
-    assert all(later <= earlier for earlier, later in zip(rates[5:], rates[6:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[5:]))
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
 
 

@@ -103,7 +103,25 @@ def same_words(path, whole):
 
 def test_pieces_split_into_the_same_words_as_the_whole(tmp_path, small_pieces):
     generator = random.Random(0)
-    alphabet = ["a", "B", "é", "中", "7", " ", " ", "  ", "\n", "\r\n", "\t", "'s", "'ll", ".", "—", "😀", "\u00a0"]
+    alphabet = [
+        "a",
+        "B",
+        "é",
+        "中",
+        "7",
+        " ",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "'s",
+        "'ll",
+        ".",
+        "—",
+        "😀",
+        "\u00a0",
+    ]
     most = 0
     for _ in range(300):
         whole = "".join(generator.choices(alphabet, k=generator.randrange(120)))

@@ -13,7 +13,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from gpt2kit.cli.console import note
 from gpt2kit.training.config import TrainingConfig
 
 __all__ = ["train"]
@@ -22,8 +21,8 @@ __all__ = ["train"]
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     """Replace the `**given` of a command by one option for each field of TrainingConfig.
 
-    The function gets only the settings that the user gave; the rest keep the defaults of TrainingConfig, or, on
-    resuming, those of the run.
+    The function gets only the settings that the user gave; the rest keep the defaults of TrainingConfig,
+    or, on resuming, those of the run.
     """
     own = [
         parameter
@@ -50,8 +49,9 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
 def _parameter(field: Field[Any], kind: Any) -> inspect.Parameter:
     """Describe one field to typer: absent means None, whatever its default is."""
     choices = [argument for argument in get_args(kind) if isinstance(argument, str)]
+    make_enumeration: Any = StrEnum  # mypy wants its name as a literal
     if choices:  # Literal["fp32", "bf16"]
-        plain: Any = StrEnum(field.name.title().replace("_", ""), choices)
+        plain = make_enumeration(field.name, choices)
     else:
         plain = next((argument for argument in get_args(kind) if argument is not type(None)), kind)
     shown = False if field.default in (None, MISSING) else str(field.default)
@@ -87,7 +87,7 @@ def train(
 
     gpt2kit train novel.txt --model gpt2 --out runs/novel
 
-    gpt2kit train plays.txt --vocab-size 1024 --n-layer 6 --n-head 6 --n-embd 192 --n-positions 256 --steps 2000
+    gpt2kit train plays.txt --vocab-size 1024 --n-layer 6 --n-head 6 --n-embd 192 --n-positions 256
 
     gpt2kit train --resume --out runs/novel
     """

@@ -163,7 +163,8 @@ def show_summary(run: Run) -> None:
     model = run.model
     rows = {
         "model": f"{config.model or 'from scratch'}: {parameters:,} parameters "
-        f"({model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, {model.n_positions} positions)",
+        f"({model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, "
+        f"{model.n_positions} positions)",
         "text": f"{len(data.train):,} tokens of a vocabulary of {data.vocab_size:,}; held out: {held_out}"
         f"{' (token shards reused)' if run.data_reused else ''}",
         "steps": f"{run.steps:,} of {run.tokens_per_step:,} tokens "
@@ -172,7 +173,8 @@ def show_summary(run: Run) -> None:
         "learning rate": f"{config.peak_learning_rate:g} after {warmup_steps(config, run.steps):,} steps, "
         f"then down to {config.peak_learning_rate * config.final_learning_rate:g}",
         "memory": f"about {estimate.total / 1e9:.2f} GB: {estimate.state / 1e9:.2f} "
-        f"for weights, gradients and AdamW, {estimate.activations / 1e9:.2f} for {config.batch_size} sequences",
+        f"for weights, gradients and AdamW, {estimate.activations / 1e9:.2f} "
+        f"for {config.batch_size} sequences",
         "folder": str(run.folder.path),
     }
     table = Table.grid(padding=(0, 2))

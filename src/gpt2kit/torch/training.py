@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,8 @@ from gpt2kit.atomic import atomic_file
 from gpt2kit.errors import TrainingError
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch.heads import GPT2LMHeadModel
-from gpt2kit.training import Evaluation, Metrics, Observer, Run, TrainingConfig, evaluate, learning_rate
-from gpt2kit.training.evaluate import IGNORED
+from gpt2kit.training import Evaluation, Metrics, Observer, Run, TrainingConfig, learning_rate
+from gpt2kit.training.evaluate import IGNORED, evaluate
 
 __all__ = ["Trainer", "make_optimizer"]
 
@@ -120,8 +121,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for micro in range(config.accumulation):
-            inputs, targets = run.data.train.blocks(run.order.starts(self.step, micro), run.block_size)  # [B, T]
-            # Every portion is divided by the tokens of the whole step, so that their sum is the mean over tokens.
+            inputs, targets = run.data.train.blocks(
+                run.order.starts(self.step, micro), run.block_size
+            )  # [B, T]
+            # Each portion is divided by the tokens of the whole step: the sum is the mean over tokens.
             loss = self._sum_of_losses(self._tensor(inputs), self._tensor(targets)) / run.tokens_per_step
             loss.backward()
             total += loss.item()
@@ -147,9 +150,7 @@ class Trainer:
 
     def _sum_of_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Add up -log p(target) over all tokens. Inputs and targets [B, T]."""
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.run.config.precision == "bf16"
-        ):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.config.precision == "bf16"):
             logits = self.model(input_ids=inputs, use_cache=False, return_dict=True).logits  # [B, T, V]
         # In float32, also after products in bfloat16: a softmax over V numbers needs the digits.
         return F.cross_entropy(
@@ -171,9 +172,9 @@ class Trainer:
         saved = self.run.folder.checkpoint("last")
         where = f"The last checkpoint, in {saved}, is from before" if saved else "Nothing was saved yet"
         raise TrainingError(
-            f"Step {self.step + 1} has the loss {loss:g} and a gradient of norm {norm:g}: the run has diverged. "
-            f"{where}. Start again with a smaller --learning-rate (now {rate:.3g}), a longer --warmup-steps, "
-            "or --precision fp32."
+            f"Step {self.step + 1} has the loss {loss:g} and a gradient of norm {norm:g}: "
+            f"the run has diverged. {where}. Start again with a smaller --learning-rate (now {rate:.3g}), "
+            "a longer --warmup-steps, or --precision fp32."
         )
 
     def _evaluation_is_due(self) -> bool:
@@ -263,22 +264,27 @@ class Trainer:
                 f"{folder} has no {_STATE}: its weights can be trained further by --model {folder}, "
                 "but the run cannot be resumed."
             ) from None
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:  # something else, or cut off
+            reason = str(error).splitlines()[0]
+            raise TrainingError(f"{folder / _STATE} cannot be read: {reason}") from None
         if state.get("format") != _STATE_FORMAT:
             raise TrainingError(f"{folder / _STATE} was written by another version; go on with that one.")
         if state["data"] != self.run.data_identity:
             raise TrainingError(
-                f"The token shards in {self.run.data.folder} are not those that {folder.parent} was trained on: "
-                "put the old ones back, or start a new run."
+                f"The token shards in {self.run.data.folder} are not those that {folder.parent} "
+                "was trained on: put the old ones back, or start a new run."
             )
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self._unsaved = state["step"], False
         self.evaluated_at, self.best_loss = state["evaluated_at"], state["best_loss"]
         self.seconds = state["seconds"]
         now = _environment(self.device)
-        differs = [f"{name} {was}, now {now[name]}" for name, was in state["environment"].items() if was != now[name]]
+        differs = [
+            f"{name} {was}, now {now[name]}" for name, was in state["environment"].items() if was != now[name]
+        ]
         if differs:
             self.observer.noted(
-                f"The run was on {'; '.join(differs)}: its losses may differ in their last digits from here on."
+                f"The run was on {'; '.join(differs)}: its losses may differ in the last digits from here on."
             )
         self._random = state["random"]
 

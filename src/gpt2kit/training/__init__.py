@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gpt2kit.training.data import fingerprint as fingerprint
     from gpt2kit.training.data import prepare as prepare
     from gpt2kit.training.evaluate import Evaluation as Evaluation
-    from gpt2kit.training.evaluate import evaluate as evaluate
     from gpt2kit.training.order import BlockOrder as BlockOrder
     from gpt2kit.training.record import Metrics as Metrics
     from gpt2kit.training.record import Observer as Observer
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "gpt2kit.training.config": ("TrainingConfig",),
     "gpt2kit.training.data": ("Recipe", "TokenData", "TokenShards", "fingerprint", "prepare"),
-    "gpt2kit.training.evaluate": ("Evaluation", "evaluate"),
+    "gpt2kit.training.evaluate": ("Evaluation",),
     "gpt2kit.training.order": ("BlockOrder",),
     "gpt2kit.training.record": ("Metrics", "Observer", "RunFolder"),
     "gpt2kit.training.run": ("Run", "resume", "start"),
@@ -41,7 +40,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [*sorted(_MODULE_OF)]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,15 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from gpt2kit.atomic import atomic_write_text
 from gpt2kit.errors import TrainingError
 
-__all__ = ["Precision", "SaveDtype", "TrainingConfig", "option_names"]
-
-Precision = Literal["fp32", "bf16"]
-SaveDtype = Literal["float32", "float16", "bfloat16"]
+__all__ = ["TrainingConfig", "option_names"]
 
 # GPT-2 small's, for a model from scratch whose sizes are not given.
 _DEFAULT_SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024}
@@ -36,7 +33,7 @@ def _option(default: Any, text: str, group: str) -> Any:
 class TrainingConfig:
     """Everything that decides a training run; stored as `training.json` in the run folder.
 
-    Each field's meaning is its help text below. A value of None means "derive it", and the help says from what.
+    Each field's meaning is its help text below. None means "derive it", and the help says from what.
 
     Raises:
         TrainingError: a value that cannot work, or two that contradict each other.
@@ -60,11 +57,17 @@ class TrainingConfig:
     )
 
     # The model.
-    model: str | None = _option(None, "Fine-tune this model (name or folder); otherwise from scratch.", "Model")
+    model: str | None = _option(
+        None, "Fine-tune this model (name or folder); otherwise from scratch.", "Model"
+    )
     n_layer: int | None = _option(None, "Layers, from scratch. Without it: 12.", "Model")
     n_head: int | None = _option(None, "Attention heads, from scratch. Without it: 12.", "Model")
-    n_embd: int | None = _option(None, "Width, from scratch; a multiple of the heads. Without it: 768.", "Model")
-    n_positions: int | None = _option(None, "Longest text in tokens, from scratch. Without it: 1024.", "Model")
+    n_embd: int | None = _option(
+        None, "Width, from scratch; a multiple of the heads. Without it: 768.", "Model"
+    )
+    n_positions: int | None = _option(
+        None, "Longest text in tokens, from scratch. Without it: 1024.", "Model"
+    )
     dropout: float | None = _option(None, "Dropout of the model. Without it: the model's own (0.1).", "Model")
     attention_dropout: float | None = _option(
         None, "Dropout of the attention weights alone; 0 is faster. Without it: as --dropout.", "Model"
@@ -75,9 +78,13 @@ class TrainingConfig:
     epochs: float | None = _option(None, "Times through the text, where --steps is not given (1).", "Run")
     batch_size: int = _option(8, "Sequences in one forward pass.", "Run")
     accumulation: int = _option(1, "Forward passes whose gradients make one step.", "Run")
-    block_size: int | None = _option(None, "Tokens of a sequence. Without it: the model's n_positions.", "Run")
+    block_size: int | None = _option(
+        None, "Tokens of a sequence. Without it: the model's n_positions.", "Run"
+    )
     seed: int = _option(0, "Decides weights, order of the text and dropout.", "Run")
-    precision: Precision = _option("fp32", "fp32, or bf16: products in bfloat16, weights in float32.", "Run")
+    precision: Literal["fp32", "bf16"] = _option(
+        "fp32", "fp32, or bf16: products in bfloat16, weights in float32.", "Run"
+    )
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps.", "Run")
 
     # AdamW and its learning rate.
@@ -88,7 +95,9 @@ class TrainingConfig:
     warmup_steps: int | None = _option(
         None, "Steps of linear warm-up. Without it: a twentieth of the steps.", "Optimizer"
     )
-    weight_decay: float = _option(0.1, "AdamW's, on matrices only: not on biases and layer norms.", "Optimizer")
+    weight_decay: float = _option(
+        0.1, "AdamW's, on matrices only: not on biases and layer norms.", "Optimizer"
+    )
     beta1: float = _option(0.9, "AdamW's average of gradients.", "Optimizer")
     beta2: float = _option(0.95, "AdamW's average of squared gradients.", "Optimizer")
     epsilon: float = _option(1e-8, "AdamW's, added to the denominator.", "Optimizer")
@@ -97,7 +106,9 @@ class TrainingConfig:
     # What is written, and when.
     eval_every: int = _option(250, "Steps between two evaluations (there is one at the end too).", "Output")
     save_every: int = _option(250, "Steps between two checkpoints (there is one at the end too).", "Output")
-    save_dtype: SaveDtype = _option("float32", "Type of the weights in best/; last/ has float32.", "Output")
+    save_dtype: Literal["float32", "float16", "bfloat16"] = _option(
+        "float32", "Type of the weights in best/; last/ has float32.", "Output"
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is read or written."""
@@ -119,7 +130,9 @@ class TrainingConfig:
             self._check_number(name, 0.0, math.inf)
         for name in ("learning_rate", "epsilon", "epochs"):
             self._check_number(name, 0.0, math.inf, above_bottom=True)
-        for name, choices in (("precision", get_args(Precision)), ("save_dtype", get_args(SaveDtype))):
+        kinds = get_type_hints(TrainingConfig)
+        for name in ("precision", "save_dtype"):
+            choices = get_args(kinds[name])
             if getattr(self, name) not in choices:
                 raise TrainingError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
@@ -130,16 +143,16 @@ class TrainingConfig:
             raise TrainingError("steps and epochs both say how long the run is: give one of them.")
         if self.tokenizer is not None and self.vocab_size is not None:
             raise TrainingError(
-                f"tokenizer={self.tokenizer!r} brings its vocabulary, and vocab_size={self.vocab_size} trains "
-                "a new one: give one of them."
+                f"tokenizer={self.tokenizer!r} brings its vocabulary, and "
+                f"vocab_size={self.vocab_size} trains a new one: give one of them."
             )
         if self.model is not None:
             sizes = (*_DEFAULT_SIZES, "vocab_size")
             given = [name for name in sizes if getattr(self, name) is not None]
             if given:
                 raise TrainingError(
-                    f"The sizes of {self.model!r} are its own: leave out {', '.join(given)}, or leave out model "
-                    "to train one of that size from scratch."
+                    f"The sizes of {self.model!r} are its own: leave out {', '.join(given)}, or leave out "
+                    "model to train one of that size from scratch."
                 )
 
     def _check_whole(self, name: str, least: int) -> None:
@@ -169,13 +182,13 @@ class TrainingConfig:
             return self.learning_rate
         return _FROM_SCRATCH_LEARNING_RATE if self.model is None else _FINE_TUNING_LEARNING_RATE
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """Return the sizes of a model from scratch: those given, and GPT-2 small's for the rest."""
         return {name: getattr(self, name) or default for name, default in _DEFAULT_SIZES.items()}
 
-    def dropouts(self) -> dict[str, float]:
+    def dropouts(self) -> dict[str, Any]:
         """Return the dropout settings that override the model's configuration, by their names there."""
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         if self.dropout is not None:
             found.update(embd_pdrop=self.dropout, resid_pdrop=self.dropout, attn_pdrop=self.dropout)
         if self.attention_dropout is not None:
@@ -185,7 +198,9 @@ class TrainingConfig:
     def changes(self, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Compare what a user asks for now with this run: field -> (as it was, as asked for)."""
         return {
-            name: (getattr(self, name), value) for name, value in given.items() if getattr(self, name) != value
+            name: (getattr(self, name), value)
+            for name, value in given.items()
+            if getattr(self, name) != value
         }
 
     def save(self, path: Path) -> None:
@@ -197,7 +212,7 @@ class TrainingConfig:
         """Read what `save` wrote.
 
         Raises:
-            TrainingError: there is no such file, it is no JSON, or it has fields that this version does not know.
+            TrainingError: there is no such file, it is no JSON, or this version does not know its fields.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

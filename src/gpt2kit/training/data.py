@@ -102,7 +102,7 @@ class TokenShards:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def read(self, start: int, length: int) -> NDArray[np.int64]:
-        """Return the tokens from `start` on, across the borders of files. [length]"""
+        """Return the tokens from `start` on, across the borders of files: [length]."""
         if not 0 <= start <= start + length <= len(self):
             raise IndexError(f"tokens {start} to {start + length} of {len(self)}")
         found = []
@@ -114,7 +114,9 @@ class TokenShards:
             start, length, shard = start + len(found[-1]), length - len(found[-1]), shard + 1
         return np.concatenate(found).astype(np.int64) if found else np.empty(0, np.int64)  # [length]
 
-    def blocks(self, starts: NDArray[np.int64], block_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def blocks(
+        self, starts: NDArray[np.int64], block_size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the inputs at these starts and, one token further, their targets. Both [B, T]."""
         rows = np.stack([self.read(int(start), block_size + 1) for start in starts])  # [B, T + 1]
         return rows[:, :-1], rows[:, 1:]  # [B, T] both

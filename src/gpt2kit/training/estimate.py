@@ -9,9 +9,9 @@ from gpt2kit.training.config import TrainingConfig
 
 __all__ = ["Memory", "memory"]
 
-# Numbers of [T, D] kept per layer for the backward pass: the two layer norms' inputs and outputs (4), query, key,
-# value and attention's output (4), the MLP's two wide layers before and after the activation (8 at M = 4D), its
-# tanh inside (4), three dropout masks of a byte each (about 1), and the two sums of the residual stream (2).
+# Numbers of [T, D] kept per layer for the backward pass: the two layer norms' inputs and outputs (4), query,
+# key, value and attention's output (4), the MLP before and after the activation (8 at M = 4D), the tanh in it
+# (4), three dropout masks of a byte each (about 1), and the two sums of the residual stream (2).
 _KEPT_PER_LAYER = 23
 _FLOAT, _BFLOAT16 = 4, 2
 
@@ -39,9 +39,9 @@ class Memory:
 def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_size: int) -> Memory:
     """Estimate the memory of a step. The libraries themselves (about 300 MB for PyTorch) come on top.
 
-    AdamW keeps two averages per weight, all in float32. The activations are B T (23 L D w + 3 V 4) bytes with w
-    the bytes of a number: what the blocks keep, then the logits, their float32 copy and their gradient; and the
-    attention weights, B L H T^2 w, where attention's dropout needs them whole.
+    AdamW keeps two averages per weight, all in float32. The activations are B T (23 L D w + 3 V 4) bytes with
+    w the bytes of a number: what the blocks keep, then the logits, their float32 copy and their gradient; and
+    2 B L H T^2 w for the attention weights where their dropout needs them whole.
     """
     width = _BFLOAT16 if config.precision == "bf16" else _FLOAT
     tokens = config.batch_size * block_size

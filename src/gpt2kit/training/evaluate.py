@@ -42,10 +42,11 @@ class Evaluation:
 def evaluation_batches(
     text: TokenShards, block_size: int, batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Cut a text of N tokens into windows of at most T inputs, so that tokens 1 to N - 1 are each a target once.
+    """Cut a text of N tokens into windows of at most T inputs: tokens 1 to N - 1 are each a target once.
 
-    Window i has the inputs from iT on and the targets from iT + 1 on. The last one is filled up: its inputs with
-    token 0, its targets with `IGNORED`; attention is causal, so what is filled in at the end changes nothing.
+    Window i has the inputs from iT on and the targets from iT + 1 on. The last one is filled up: its inputs
+    with token 0, its targets with `IGNORED`; attention is causal, so what is filled in at the end
+    changes nothing.
 
     Yields:
         Inputs and targets, both [B, T], where the last B may be smaller.
@@ -70,7 +71,7 @@ def evaluate(text: TokenShards, block_size: int, batch_size: int, sum_of_losses:
         text: the tokens.
         block_size: T, the context of the model.
         batch_size: windows predicted at once.
-        sum_of_losses: the room's part: inputs and targets [B, T] -> sum of -log p(target), `IGNORED` left out.
+        sum_of_losses: the room's part: inputs and targets [B, T] -> sum of -log p(target), without `IGNORED`.
 
     Raises:
         TrainingError: fewer than two tokens, so that there is nothing to predict.
@@ -82,7 +83,6 @@ def evaluate(text: TokenShards, block_size: int, batch_size: int, sum_of_losses:
         )
     tokens = len(text) - 1
     total = math.fsum(
-        sum_of_losses(inputs, targets)
-        for inputs, targets in evaluation_batches(text, block_size, batch_size)
+        sum_of_losses(inputs, targets) for inputs, targets in evaluation_batches(text, block_size, batch_size)
     )
     return Evaluation(total / tokens, tokens, total / math.log(2) / max(1, text.bytes))

@@ -19,8 +19,9 @@ __all__ = ["BlockOrder"]
 class BlockOrder:
     """The order in which blocks of a text are learnt.
 
-    The text of N tokens is cut into blocks of T inputs, each with its T next tokens as targets. Every pass through
-    the text (epoch) cuts it at another offset and takes the blocks in another order, both drawn from the seed.
+    The text of N tokens is cut into blocks of T inputs, each with its T next tokens as targets. Every pass
+    through the text (epoch) cuts it at another offset and takes the blocks in another order, both drawn from
+    the seed.
 
     Args:
         tokens: N, tokens in the text.
@@ -52,8 +53,8 @@ class BlockOrder:
     ) -> None:
         if tokens < block_size + 1:
             raise TrainingError(
-                f"A block of {block_size} tokens and its next one need {block_size + 1} tokens, and the text for "
-                f"training has {tokens}: give more text, or a smaller --block-size."
+                f"A block of {block_size} tokens and its next one need {block_size + 1} tokens, "
+                f"and the text for training has {tokens}: give more text, or a smaller --block-size."
             )
         if not 0 <= rank < world:
             raise TrainingError(f"rank must be from 0 to world - 1 = {world - 1}, got {rank}.")
@@ -79,10 +80,10 @@ class BlockOrder:
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def _epoch_starts(tokens: int, block_size: int, blocks: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Shuffle the starts of one epoch's blocks. [blocks_per_epoch]
+    """Shuffle the starts of one epoch's blocks: [blocks_per_epoch].
 
-    Only the raw bits of Philox are used, and sorting them is the shuffle: NumPy keeps a bit generator's stream the
-    same in all versions and on all machines, which it does not promise for the methods drawn from it.
+    Only the raw bits of Philox are used, and sorting them is the shuffle: NumPy keeps a bit generator's
+    stream the same in all versions and on all machines, and does not promise that of what is drawn from it.
     """
     stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
     spare = tokens - 1 - blocks * block_size

@@ -60,9 +60,7 @@ def save_picture(records: Sequence[dict[str, Any]], path: Path, title: str) -> N
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(steps, smooth(losses), color="tab:blue", linewidth=1.5, label="training")
     if eval_steps:
-        axes.plot(
-            eval_steps, eval_losses, color="tab:orange", marker="o", markersize=3.5, label="evaluation"
-        )
+        axes.plot(eval_steps, eval_losses, color="tab:orange", marker="o", markersize=3.5, label="evaluation")
     axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

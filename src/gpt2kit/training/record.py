@@ -92,10 +92,12 @@ class RunFolder:
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> Path:
         """Replace the checkpoint `name` by what `write` puts into an empty folder.
 
-        A folder cannot replace another in one go, so the new one is finished under the name `<name>.ready`, and
-        then the two change places. Whenever this breaks off, `checkpoint` finds the one or the other, whole.
+        A folder cannot replace another in one go, so the new one is finished under the name `<name>.ready`,
+        and then the two change places. Whenever this breaks off, `checkpoint` finds one of them, whole.
         """
-        target, writing, ready, old = (self.path / f"{name}{end}" for end in ("", ".writing", ".ready", ".old"))
+        target, writing, ready, old = (
+            self.path / f"{name}{end}" for end in ("", ".writing", ".ready", ".old")
+        )
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
         try:
@@ -131,8 +133,8 @@ class Metrics:
 
     Args:
         path: the file.
-        until: on resuming, the step that the run goes on from. Lines of later steps, which a run that was killed
-            had still written, are dropped: those steps are done again.
+        until: on resuming, the step that the run goes on from. Lines of later steps, which a run that was
+            killed had still written, are dropped: those steps are done again.
     """
 
     def __init__(self, path: Path, *, until: int) -> None:
@@ -169,5 +171,7 @@ class Metrics:
             except ValueError:
                 if number == len(lines):  # no line end after it: it was being written
                     break
-                raise TrainingError(f"{path}, line {number}, is not JSON: repair or delete that line.") from None
+                raise TrainingError(
+                    f"{path}, line {number}, is not JSON: repair or delete that line."
+                ) from None
         return records

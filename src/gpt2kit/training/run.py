@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import TrainingError
-from gpt2kit.tokenization import AutoTokenizer
-from gpt2kit.tokenization.train import train_tokenizer
+from gpt2kit.tokenization import AutoTokenizer, GPT2TokenizerFast
+from gpt2kit.tokenization.train import train_bpe
 from gpt2kit.training.config import TrainingConfig
 from gpt2kit.training.data import Progress, Recipe, TokenData, prepare
 from gpt2kit.training.order import BlockOrder
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def data_identity(self) -> str:
-        """A hash of what the shards were made of; a checkpoint keeps it, to go on with the same tokens only."""
+        """A hash of what the shards were made of; a checkpoint keeps it, to go on with the same tokens."""
         content = [self.data.recipe, self.data.tokenizer_sha256, len(self.data.train)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -100,13 +100,13 @@ def start(
     model = _model(config, None if config.vocab_size is not None else tokenizer)
     block_size = _block_size(config, model)
 
-    # Only shards inside the run belong to it alone; shards elsewhere may serve others and are never replaced.
-    inside = config.data is None
+    # Shards inside the folder are of a run that is being replaced, or of one that never began. Shards
+    # elsewhere may serve other runs and are never replaced.
     recipe = Recipe(sources, held_out, config.eval_fraction, tokenizer, config.vocab_size)
     data, reused = prepare(
         run_folder.data if config.data is None else Path(config.data),
         recipe,
-        replace=overwrite and inside,
+        replace=config.data is None,
         progress=progress,
     )
     if config.vocab_size is not None:
@@ -134,7 +134,7 @@ def resume(
         world: how many devices share the run.
 
     Raises:
-        TrainingError: there is no run, no checkpoint, or the settings, text or shards are not those of the run.
+        TrainingError: no run, no checkpoint, or the settings, text or shards are not those of the run.
     """
     run_folder = RunFolder(folder)
     config = TrainingConfig.load(run_folder.config)
@@ -164,7 +164,11 @@ def resume(
 def _check_unchanged(part: str, sources: Sequence[TextSource], data: TokenData) -> None:
     """Hold text files that are named again on resuming against those that the shards were made of."""
     made_of = data.recipe[part]
-    known = {entry["sha256"] for entry in (made_of if isinstance(made_of, list) else [made_of]) if "sha256" in entry}
+    known = {
+        entry["sha256"]
+        for entry in (made_of if isinstance(made_of, list) else [made_of])
+        if "sha256" in entry
+    }
     changed = [str(source.path) for source in sources if source.sha256 not in known]
     if changed:
         raise TrainingError(
@@ -176,27 +180,30 @@ def _check_unchanged(part: str, sources: Sequence[TextSource], data: TokenData) 
 def _tokenizer(config: TrainingConfig) -> Any:
     """Load the tokenizer of a run, or make the function that trains it."""
     if config.vocab_size is not None:
-        return partial(train_tokenizer, vocab_size=config.vocab_size)
+        return partial(_train_tokenizer, vocab_size=config.vocab_size)
     return AutoTokenizer.from_pretrained(config.tokenizer or config.model or "gpt2")
 
 
+def _train_tokenizer(texts: Iterator[str], vocab_size: int) -> GPT2TokenizerFast:
+    return GPT2TokenizerFast(tokenizer_object=train_bpe(texts, vocab_size))
+
+
 def _model(config: TrainingConfig, tokenizer: Any | None) -> GPT2Config:
-    """Make the configuration of the model; without a tokenizer yet, with a vocabulary that will be replaced.
+    """Make the configuration of the model; before its tokenizer is trained, with the size that is asked for.
 
     Raises:
         TrainingError: the tokenizer has ids that the model to fine-tune does not have.
     """
+    size = len(tokenizer) if tokenizer is not None else config.vocab_size or 0
     if config.model is None:
-        if tokenizer is None:
-            return GPT2Config(vocab_size=config.vocab_size, **config.sizes(), **config.dropouts())
-        end = tokenizer.eos_token_id
-        return GPT2Config(
-            vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, **config.sizes(), **config.dropouts()
-        )
+        vocabulary: dict[str, Any] = {"vocab_size": size}
+        if tokenizer is not None:
+            vocabulary.update(bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id)
+        return GPT2Config(**vocabulary, **config.sizes(), **config.dropouts())
     model: GPT2Config = GPT2Config.from_pretrained(config.model, **config.dropouts())
-    if len(tokenizer) > model.vocab_size:
+    if size > model.vocab_size:
         raise TrainingError(
-            f"The tokenizer has {len(tokenizer):,} tokens and {config.model!r} knows {model.vocab_size:,}: "
+            f"The tokenizer has {size:,} tokens and {config.model!r} knows {model.vocab_size:,}: "
             "leave out --tokenizer to use the model's own, or train from scratch."
         )
     return model
@@ -241,8 +248,8 @@ def _decide(
     )
     if data.evaluation is not None and len(data.evaluation) < 2:
         raise TrainingError(
-            f"The text held out for evaluation has {len(data.evaluation)} token(s), and at least 2 are needed: "
-            "give more text, another --eval-file, or --eval-fraction 0 to go without."
+            f"The text held out for evaluation has {len(data.evaluation)} token(s), and at least 2 are "
+            "needed: give more text, another --eval-file, or --eval-fraction 0 to go without."
         )
     steps = total_steps(config, order.blocks_per_epoch, world=world)
     warmup_steps(config, steps)  # refuses a warm-up that is longer than the run

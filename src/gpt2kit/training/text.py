@@ -1,4 +1,4 @@
-"""Text files as training material: checked, split in two, and read in pieces that tokenize as the whole would."""
+"""Text files as training material: checked, split in two, read in pieces that tokenize as the whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from gpt2kit.errors import TrainingError
 
 __all__ = ["TextPart", "TextSource", "pieces", "split"]
 
-_PIECE_CHARACTERS = 1 << 16  # small enough for many to be tokenized side by side, large enough to be worth a thread
+_PIECE_CHARACTERS = (
+    1 << 16
+)  # small enough for many to be tokenized side by side, large enough to be worth a thread
 _READ_BYTES = 1 << 18
 
 
@@ -37,7 +39,9 @@ class TextSource:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             return cls(path, path.stat().st_size, digest)
         except IsADirectoryError:
-            raise TrainingError(f"{path} is a folder: name the text files in it, such as {path}/*.txt.") from None
+            raise TrainingError(
+                f"{path} is a folder: name the text files in it, such as {path}/*.txt."
+            ) from None
         except FileNotFoundError:
             raise TrainingError(f"There is no text file {path}.") from None
         except OSError as error:
@@ -101,8 +105,8 @@ def _character_boundary(source: TextSource, position: int) -> int:
 def pieces(part: TextPart) -> Iterator[str]:
     """Read a part in pieces of bounded size whose tokens, one after another, are those of the whole part.
 
-    A piece ends before a space or a line end that a letter follows. GPT-2's splitting never joins what stands on
-    the two sides of such a place, so nothing is lost by cutting there.
+    A piece ends before a space or a line end that a letter follows. GPT-2's splitting never joins what stands
+    on the two sides of such a place, so nothing is lost by cutting there.
 
     Raises:
         TrainingError: the bytes are not UTF-8, or the file has become shorter meanwhile.
@@ -138,8 +142,8 @@ def _decode(
     except UnicodeDecodeError as error:
         place = position - held + error.start
         raise TrainingError(
-            f"{path} is not UTF-8 text: byte {place} is 0x{error.object[error.start]:02x}. Convert it first, for "
-            f"example: iconv -f latin1 -t utf-8 {path.name} > {path.stem}-utf8{path.suffix}"
+            f"{path} is not UTF-8 text: byte {place} is 0x{error.object[error.start]:02x}. "
+            f"Convert it first: iconv -f latin1 -t utf-8 {path.name} > {path.stem}-utf8{path.suffix}"
         ) from None
 
 
