@@ -38,6 +38,9 @@ _onednn_linear: Any = (
     else None
 )
 _PLAIN_TENSORS = frozenset({Tensor, nn.Parameter})
+# Multiplications below which PyTorch's own product is faster: a call of oneDNN takes 15 microseconds at least, and
+# so small a weight lies in the processor's cache. Measured: equal at [1, 384] x [384, 1536].
+SMALLEST = 2**19
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -66,7 +69,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether oneDNN may take PyTorch's own product's place: plain float32 tensors in an eager run.
+    """Tell whether oneDNN takes the place of PyTorch's own product: plain float32 tensors in an eager run.
 
     Whatever looks at or rewrites the operators of a run (a compiler, a tracer, autocast, torch.func,
     forward-mode gradients, a dispatch mode) has to see the public ones.
@@ -81,6 +84,7 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
         or not x.is_cpu
         or not weight.is_cpu
         or x.shape[-1] != weight.shape[0]
+        or x.numel() * weight.shape[1] < SMALLEST
         or not torch.backends.mkldnn.enabled
         or torch.is_autocast_enabled("cpu")
         or torch.jit.is_tracing()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gpt2kit import GPT2Config, GPT2LMHeadModel
 from gpt2kit.torch import product
 from gpt2kit.torch.product import project
 
@@ -15,6 +16,12 @@ ATOL = 2e-6
 needs_onednn = pytest.mark.skipif(
     product._onednn_linear is None, reason="this PyTorch or processor has no oneDNN path"
 )
+
+
+@pytest.fixture(autouse=True)
+def no_product_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let oneDNN compute the small products of these tests too."""
+    monkeypatch.setattr(product, "SMALLEST", 0)
 
 
 @pytest.fixture
@@ -79,6 +86,32 @@ def test_onednn_computes_plain_float32_products_with_and_without_gradients(onedn
     with torch.no_grad():
         project(x, weight)
     assert onednn_calls == [(2, 5, 11), (2, 5, 11)]
+
+
+def test_a_small_product_is_left_to_pytorch(monkeypatch, onednn_calls) -> None:
+    monkeypatch.setattr(product, "SMALLEST", 2 * 5 * 11 * 13 + 1)
+    project(draw(2, 5, 11), draw(11, 13))
+    assert onednn_calls == []
+
+
+@needs_onednn
+def test_a_model_computes_the_same_by_either_product(monkeypatch, onednn_calls) -> None:
+    config = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
+    torch.manual_seed(7)
+    model = GPT2LMHeadModel(config).eval()
+    ids = torch.randint(101, (2, 7), generator=torch.Generator().manual_seed(7))
+
+    def loss_and_gradients() -> list[torch.Tensor]:
+        output = model(ids, labels=ids)
+        return [output.loss, output.logits, *torch.autograd.grad(output.loss, list(model.parameters()))]
+
+    by_onednn = loss_and_gradients()
+    assert (
+        len(onednn_calls) > 3 * (3 * 4 + 1) - 1
+    )  # each of the products and, but for x, both gradients of each
+    monkeypatch.setattr(product, "SMALLEST", float("inf"))
+    for ours, theirs in zip(by_onednn, loss_and_gradients(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
