@@ -86,7 +86,9 @@ def test_prompt_and_file_together_are_a_usage_error(tmp_path, generate):
 
 
 def test_an_empty_prompt_begins_with_the_bos_token(folder, generate):
-    (told,) = objects(generate("", "--max-new-tokens", "5", "--json"))
+    done = generate("", "--max-new-tokens", "5", "--json")
+    assert f"the prompt is empty: beginning with token {EOS}" in done.stderr
+    (told,) = objects(done)
     assert told["prompt"] == ""
     assert told["prompt_ids"] == [EOS]
     assert told["prompt_ids"] + told["ids"] == greedy(folder, [EOS], 5)
@@ -144,7 +146,8 @@ VALUES = {
     "typical_p": ("0.8", 0.8), "epsilon_cutoff": ("0.01", 0.01), "eta_cutoff": ("0.02", 0.02),
     "do_sample": ((), True), "renormalize_logits": ((), True), "repetition_penalty": ("1.3", 1.3),
     "encoder_repetition_penalty": ("1.2", 1.2), "no_repeat_ngram_size": ("3", 3),
-    "bad_words_ids": ("[[1, 2], [3]]", [[1, 2], [3]]), "sequence_bias": ("[[[1, 2], -2.5]]", [[[1, 2], -2.5]]),
+    "bad_words_ids": ("[[1, 2], [3]]", [[1, 2], [3]]),
+    "sequence_bias": ("[[[1, 2], -2.5]]", [[[1, 2], -2.5]]),
     "suppress_tokens": ("4", [4]), "begin_suppress_tokens": ("6", [6]), "forced_bos_token_id": ("8", 8),
     "forced_eos_token_id": ("9", [9]), "forced_decoder_ids": ("[[1, 10]]", [[1, 10]]),
     "bos_token_id": ("2", 2), "pad_token_id": ("12", 12), "num_return_sequences": ("2", 2),

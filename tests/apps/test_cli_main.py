@@ -112,3 +112,17 @@ def test_a_character_that_the_terminal_cannot_show_is_written_as_its_escape():
     assert done.returncode == 1
     assert "\\xe9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-"])
+def test_a_stream_that_the_shell_closed_is_no_error(redirection):
+    command = f"'{sys.executable}' -m gpt2kit --version {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = gpt2kit("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, "gpt2kit: No space left on device\n")

@@ -5,6 +5,7 @@ A new command is a module `cli/<name>.py` with one function, and one line in `CO
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -79,9 +80,7 @@ for name, (function, panel) in COMMANDS.items():
 
 def run() -> None:
     """Run the command line; the console script `gpt2kit` calls this."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # where a character cannot be shown, show its escape
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     warnings.showwarning = show_warning
     try:
         app(prog_name="gpt2kit")
@@ -90,3 +89,13 @@ def run() -> None:
             sys.stdout.flush()
         except BrokenPipeError:
             leave_closed_pipe()
+
+
+def prepare_streams() -> None:
+    """Let a stream that the shell closed lead nowhere, and one of few characters show escapes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process lives
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

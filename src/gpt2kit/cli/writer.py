@@ -159,6 +159,8 @@ class Writer:
                 f"The prompt is empty, and {self.name} has no bos_token_id to begin with. "
                 "Give a prompt, or --bos-token-id."
             )
+        if not self.quiet:
+            note(f"the prompt is empty: beginning with token {config.bos_token_id}")
         return int(config.bos_token_id)
 
     def go_on(self, job: Job, streamer: Clock | Printer) -> Result:
