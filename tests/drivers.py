@@ -45,6 +45,14 @@ class TorchDriver:
         with torch.no_grad():
             return self._arrays(model(**self._tensors(model, inputs)))
 
+    def step(self, model: Any, **inputs: Any) -> Arrays:
+        """Call the model as `call` does, and return the room's own cache too, under "past"."""
+        import torch
+
+        with torch.no_grad():
+            output = model(**self._tensors(model, inputs), use_cache=True)
+        return {**self._arrays(output), "past": output.past_key_values}
+
     def gradients(self, model: Any, **inputs: Any) -> tuple[Arrays, Arrays]:
         """Return the output of a call and the gradients of its loss, of a head mask too."""
         tensors = self._tensors(model, inputs)
