@@ -38,8 +38,8 @@ _onednn_linear: Any = (
     else None
 )
 _PLAIN_TENSORS = frozenset({Tensor, nn.Parameter})
-# Multiplications below which PyTorch's own product is faster: a call of oneDNN takes 15 microseconds at least, and
-# so small a weight lies in the processor's cache. Measured: equal at [1, 384] x [384, 1536].
+# Multiplications below which PyTorch's own product is faster: a call of oneDNN takes 15 microseconds or more,
+# and so small a weight lies in the processor's cache. Measured: equal at [1, 384] x [384, 1536].
 SMALLEST = 2**19
 
 
