@@ -27,6 +27,7 @@ __all__ = ["POCKET", "HubOptions", "commit_of", "find_folder", "locate", "locate
 
 POCKET = "pocket"  # the name of the model inside this package; a folder of that name is written ./pocket
 _COMMIT = re.compile(r"snapshots/([0-9a-f]{40})/")
+_BROKEN_OFF = "The download of {} of {} broke off, and nothing that is not whole was kept. Try again."
 _DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 _logger = logging.getLogger(__name__)
@@ -132,10 +133,10 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path | None:
         RepositoryNotFoundError: It can only be a folder, and there is none.
     """
     name = os.fspath(name_or_path)
-    if name == POCKET:
+    if name_or_path == POCKET:  # a Path("pocket") is a folder of that name
         return Path(__file__).parent / POCKET
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
     looks_like_path = isinstance(name_or_path, os.PathLike) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
     if looks_like_path or name.startswith("."):
@@ -169,10 +170,15 @@ def _download(name: str, relative: str, options: HubOptions) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
+    proxies = _proxies(options)
     where = f"{name!r}" + (f" at revision {options.revision!r}" if options.revision else "")
+    answered = False
     try:
-        if not options.local_files_only and not _is_cached(name, relative, options):
+        if not options.local_files_only and (
+            options.force_download or not _is_cached(name, relative, options)
+        ):
             _ask_once(name, relative, options)
+            answered = True
         return Path(
             huggingface_hub.hf_hub_download(
                 name,
@@ -182,7 +188,7 @@ def _download(name: str, relative: str, options: HubOptions) -> Path:
                 token=options.token,
                 local_files_only=options.local_files_only,
                 force_download=options.force_download,
-                **_proxies(options),
+                **proxies,
             )
         )
     except errors.GatedRepoError as error:
@@ -213,6 +219,8 @@ def _download(name: str, relative: str, options: HubOptions) -> Path:
             f"The hub did not give {relative} of {where} (HTTP {status}). Try again later."
         ) from error
     except (_transport_error(), ConnectionError, TimeoutError) as error:
+        if answered:
+            raise HubError(_BROKEN_OFF.format(relative, where)) from error
         raise OfflineError(_describe_offline(where, relative, options)) from error
     except ValueError as error:  # force_download where nothing may be downloaded
         raise OfflineError(
@@ -298,5 +306,5 @@ def _describe_failed_download(error: OSError, where: str, relative: str) -> str:
         place = f"{error.strerror} ({error.filename})"
         return f"{relative} of {where} could not be stored: {place}. Make room there or pass cache_dir."
     if error.errno is None and "size" in str(error):  # huggingface_hub compares the sizes
-        return f"The download of {relative} of {where} broke off, and nothing was kept. Try again."
+        return _BROKEN_OFF.format(relative, where)
     return f"{relative} of {where} could not be downloaded: {error}. Try again."
