@@ -302,8 +302,8 @@ class Assembling(Decoding):
             if not self.deprecation_warnings.get(key):
                 _logger.warning(
                     "Token indices sequence length is longer than the specified maximum sequence length "
-                    "for this model (%d > %d). Running this sequence through the model will result in indexing "
-                    "errors",
+                    "for this model (%d > %d). Running this sequence through the model will result in "
+                    "indexing errors",
                     length,
                     self.model_max_length,
                 )

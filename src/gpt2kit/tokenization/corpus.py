@@ -131,10 +131,10 @@ def _last_cut(
     """Return the last place where a text may be cut, 0 if there is none in its last `searched` characters."""
     longest = max(map(len, added), default=0)
     for pattern in patterns:
-        for found in pattern.finditer(text, max(0, len(text) - searched - 1)):
+        for found in pattern.finditer(text, max(0, len(text) - searched - longest - 1)):
             place: int = found.start()
-            # What comes next in the file may complete a token or a run of white space, so stay off the end.
-            if place + longest < len(text) - 1 and not _touches(text, place, added):
+            # What comes next in the file may complete an added token, so stay off the end.
+            if place + longest <= len(text) and not _touches(text, place, added):
                 return place
     return 0
 

@@ -174,6 +174,8 @@ def truncate_pair(
     if strategy == "longest_first" and pair is not None:
         first, second = _share(len(ids), len(pair), len(ids) + len(pair) - excess)
         return _keep(ids, first, side), _keep(pair, second, side), []
+    if excess == len(ids) + len(pair or ()):  # no room for any token, so it does not matter whose go
+        return [], None if pair is None else [], ids if pair is None else []
     target = pair if strategy == "only_second" else ids
     if target is None:
         raise LengthError(

@@ -176,7 +176,8 @@ class SpecialTokens:
         """Add tokens that are found in a text before it is cut into words.
 
         A new token gets the next free id; resize the model's embeddings to `len(tokenizer)` then. A token
-        that the vocabulary has keeps its id. A text without flags leaves the white space around it alone.
+        that the vocabulary has keeps its id; a special token stays special. A text without flags leaves the
+        white space around it alone.
 
         Args:
             new_tokens: One token or several.
@@ -188,9 +189,12 @@ class SpecialTokens:
         before = len(self)
         flags = {"special": True, "normalized": False} if special_tokens else {}
         tokens = [as_token(token, **flags) for token in _listed(new_tokens)]
-        if special_tokens:
-            tokens = [copy_token(token, special=True) for token in tokens]
-        tokens = [token for token in tokens if token.content]
+        already = {token.content for token in self.added_tokens_decoder.values() if token.special}
+        tokens = [
+            copy_token(token, special=special_tokens or token.special or token.content in already)
+            for token in tokens
+            if token.content
+        ]
         self._insert(tokens)
         known = set(self.all_special_tokens)
         self._additional_special_tokens += [
