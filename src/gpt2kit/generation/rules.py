@@ -298,11 +298,13 @@ class ForcedEOS(Rule):
     max_length: int
     eos_token_ids: tuple[int, ...]
     option: ClassVar[str] = "forced_eos_token_id"
-    text: ClassVar[str] = "the last token, number {max_length}, is one of {eos_token_ids}"
 
     def __post_init__(self) -> None:
         check_integer("max_length", self.max_length, 1)
         self._set(eos_token_ids=tokens(self.option, self.eos_token_ids))
+
+    def __str__(self) -> str:
+        return f"token number {self.max_length} is {' or '.join(map(str, self.eos_token_ids))}"
 
     def token_ids(self) -> tuple[int, ...]:
         """Return the forced tokens."""

@@ -45,10 +45,12 @@ class EosTokens(Stop):
 
     eos_token_ids: tuple[int, ...]
     option: ClassVar[str] = "eos_token_id"
-    text: ClassVar[str] = "a row at an end token {eos_token_ids}"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eos_token_ids", tokens(self.option, self.eos_token_ids))
+
+    def __str__(self) -> str:
+        return f"a row at end token {' or '.join(map(str, self.eos_token_ids))}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ class StopStrings(Stop):
 
     stop_strings: tuple[str, ...]
     option: ClassVar[str] = "stop_strings"
-    text: ClassVar[str] = "a row at one of {stop_strings}"
 
     def __post_init__(self) -> None:
         given: object = self.stop_strings
@@ -81,6 +82,9 @@ class StopStrings(Stop):
         ):
             raise InputError(f"`stop_strings` has to be one or more non-empty strings, but is {given!r}.")
         object.__setattr__(self, "stop_strings", tuple(strings))
+
+    def __str__(self) -> str:
+        return f"a row that contains {' or '.join(map(repr, self.stop_strings))}"
 
 
 STOPS: tuple[type[Stop], ...] = tuple(Stop.__subclasses__())

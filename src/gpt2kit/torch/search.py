@@ -182,6 +182,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     if past is None and how.use_cache:
         past = GPT2Cache.empty(model.config, capacity=room)
     ended: Tensor | None = None  # [B], once a row may end before the others
+    worst = torch.zeros((), device=draft.ids.device)  # the lowest score that a token was chosen for
     record = how.record or Record()
     while True:
         outputs = _step(model, prompt, draft, past, embeds, how)
@@ -189,20 +190,21 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         text = draft.text(how.own_code)  # [B, length]
         scores = how.processors(text, outputs.logits[:, -1, :])  # [B, V]
         record.add(scores, outputs)
-        tokens = _choose(scores, how.sampled)  # [B]
+        best, tokens = _choose(scores, how.sampled)  # [B] each
         if ended is not None:
             tokens = torch.where(ended, _padding(how.pad_token_id), tokens)  # [B]
+            best = torch.where(ended, 0, best)  # [B]
+        worst = torch.minimum(worst, best.min())
         draft.append(tokens)
         if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
             embeds = torch.cat((embeds, model.get_input_embeddings()(tokens[:, None])), dim=1)  # [B, S, D]
         if how.streamer is not None:
             how.streamer.put(tokens.cpu())
-        if draft.length >= how.max_length:
-            break
         if how.criteria:
             ended = _ended(how, draft.text(how.own_code), record.scores, ended)  # [B]
-            if ended is not None and bool(ended.all()):
-                break
+        if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
+            break
+    _check_choice(worst)
     if how.streamer is not None:
         how.streamer.end()
     sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [B, length]
@@ -238,11 +240,38 @@ def _step(
     )
 
 
-def _choose(scores: Tensor, sampled: bool) -> Tensor:
-    """Return one token for each row, [B]; drawing takes one number a row of the generator, as in 4.34."""
+def _choose(scores: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
+    """Return the score and the token that are chosen for each row, [B] each."""
     if not sampled:
-        return scores.argmax(dim=-1)  # [B]
-    return torch.multinomial(scores.softmax(dim=-1), num_samples=1).squeeze(1)  # [B]
+        return scores.max(dim=-1)  # [B] each
+    probabilities = scores.softmax(dim=-1)  # [B, V]
+    try:
+        tokens = torch.multinomial(probabilities, num_samples=1)  # [B, 1]; the generator is used as in 4.34
+    except RuntimeError:
+        _check_choice(scores.amax(dim=-1).min())
+        raise
+    return scores.gather(1, tokens).squeeze(1), tokens.squeeze(1)  # [B] each
+
+
+def _check_choice(score: Tensor) -> None:
+    """Refuse a text for which no token was left to choose, or whose scores were no numbers.
+
+    This is looked at once, after the loop: doing so at each step would wait for the device.
+
+    Raises:
+        InputError: what the lowest chosen score was, and what may be done.
+    """
+    value = float(score)
+    if value != value:
+        raise InputError(
+            "The model gave NaN for scores. Look for NaN in its weights, use a wider dtype, or pass "
+            "remove_invalid_values=True to go on regardless."
+        )
+    if value == -float("inf"):
+        raise InputError(
+            "The rules barred every token of the vocabulary at some step, so none could be chosen. Loosen the "
+            "rules, which gpt2kit.generation.make_plan(...) lists in their order."
+        )
 
 
 def _padding(pad_token_id: int | None) -> int:

@@ -21,8 +21,9 @@ SCORES = np.load(FOLDER / "scores.npz")
 PROCESSORS = np.load(FOLDER / "processors.npz")
 ARGUMENTS = json.loads(str(PROCESSORS["arguments"]))
 
-# Largest difference over all cases 4e-6 (two orders of summing 33 products in float32), times ten.
-SCORE_TOLERANCE = 4e-5
+# Largest difference over all cases and one or two threads, 2.2e-5 at scores up to 43 (six roundings of
+# float32 there: the sums run in another order), times ten.
+SCORE_TOLERANCE = 2.2e-4
 
 
 @pytest.fixture(scope="module")
