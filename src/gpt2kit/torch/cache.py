@@ -108,7 +108,7 @@ class GPT2Cache(tuple):
 
     def __new__(cls, pairs: Iterable[Sequence[Tensor]] = (), room: Room | None = None) -> GPT2Cache:
         """Make a tuple of pairs; the room is remembered beside it."""
-        cache = super().__new__(cls, (tuple(pair) for pair in pairs))
+        cache = super().__new__(cls, [tuple(pair) for pair in pairs])
         cache.room = room
         return cache
 

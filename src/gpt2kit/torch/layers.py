@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +110,7 @@ def attend(
     """
     if upcast:
         exact = torch.promote_types(query.dtype, torch.float32)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             scores = query.to(exact) @ (key.to(exact) / divisor).transpose(-1, -2)  # [B, H, T, S]
     else:
         scores = query @ key.transpose(-1, -2) / divisor  # [B, H, T, S]
@@ -157,9 +157,12 @@ def attend_sdpa(
     if is_causal:
         bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
     rate = dropout.p if dropout.training else 0.0
-    with torch.autocast(query.device.type, enabled=False) if upcast else nullcontext():
+    kernel_hides = False
+    if is_causal and bias is None and query.size(-2) > 1:  # a branch, which a tracer turns into a plain bool
+        kernel_hides = True
+    with without_autocast(query.device) if upcast else nullcontext():
         mixed = F.scaled_dot_product_attention(
-            query, key, value, bias, rate, is_causal and bias is None and query.size(-2) > 1, scale=1.0 / divisor
+            query, key, value, bias, rate, kernel_hides, scale=1.0 / divisor
         )  # [B, H, T, K]
     return mixed.to(dtype)  # [B, H, T, K]
 
@@ -172,12 +175,22 @@ def uses_sdpa(kernel: str, output_attentions: bool, head_mask: object) -> bool:
 # --------------------------------------------------------------------------- masks
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast computes in on a device; None where it is off."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):  # meta has no autocast to ask for
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off for a block, where it is on."""
+    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
+
+
 def score_dtype(states: Tensor, upcast: bool) -> torch.dtype:
     """Return the dtype in which attention scores of these hidden states are computed."""
-    dtype = states.dtype
-    device = states.device.type
-    if dtype != torch.float64 and torch.is_autocast_enabled(device):  # autocast leaves float64 alone
-        dtype = torch.get_autocast_dtype(device)
+    lower = autocast_dtype(states.device)
+    dtype = states.dtype if lower is None or states.dtype == torch.float64 else lower  # it leaves float64 alone
     return torch.promote_types(dtype, torch.float32) if upcast else dtype
 
 
