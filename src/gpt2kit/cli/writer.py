@@ -25,8 +25,8 @@ from gpt2kit.torch import GPT2LMHeadModel, set_seed
 __all__ = ["Job", "Writer"]
 
 DEFAULT_NEW_TOKENS = 128  # where neither the user nor the model's generation_config.json sets a length
-# A model this small is read from the processor's own cache, where further threads gain nothing; and where other
-# programs want the same cores they wait for each other (20 instead of 300 tokens/s of 3 million parameters).
+# A model this small is read from the processor's own cache, where further threads gain nothing; and where
+# other programs want the same cores they wait for each other: 20 instead of 300 tokens/s of 3M parameters.
 ONE_THREAD_BELOW = 10_000_000  # parameters
 
 
