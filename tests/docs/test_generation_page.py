@@ -1,4 +1,4 @@
-"""docs/generation.md has every rule and stop, in the order of the plan, and its code runs."""
+"""docs/generation.md has every rule and stop, in the order of the plan."""
 
 from __future__ import annotations
 
@@ -16,10 +16,3 @@ def test_the_page_lists_the_rules_in_their_order():
     options = [rule.option for rule in RULES]
     assert told[: len(options)] == options
     assert told[len(options) :] == [stop.option for stop in STOPS]
-
-
-def test_the_python_of_the_page_runs(monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-    exec(compile(code, "generation.md", "exec"), {"__name__": "page"})
-    assert capsys.readouterr().out.startswith("JULIET:\n")
