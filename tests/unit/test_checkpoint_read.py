@@ -86,6 +86,11 @@ def test_bytes_are_read_into_the_given_buffer_and_no_other(tmp_path: Path) -> No
         raw = bytearray(target.nbytes)
         checkpoint.read_into(name, memoryview(raw))
         assert bytes(raw) == TENSORS[name].tobytes()
+        part = np.zeros(7, np.float32)
+        checkpoint.read_into(name, part, offset=4 * 33)
+        np.testing.assert_array_equal(part, TENSORS[name][1, :7])
+        with pytest.raises(InputError, match=name):
+            checkpoint.read_into(name, part, offset=len(raw) - 4)
         for wrong in (
             np.zeros(5, np.float32),
             np.zeros((33, 101), np.float32).T,

@@ -23,6 +23,8 @@ __all__ = ["LoadReport", "check_tied", "compare", "match_names"]
 
 _BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")
 
+_PIECE = 2**22  # bytes compared at a time
+
 _logger = logging.getLogger(__name__)
 
 
@@ -177,13 +179,24 @@ def check_tied(specs: Iterable[TensorSpec], checkpoint: Checkpoint, report: Load
     for spec in specs:
         if spec.name not in report.tied or spec.tied_to not in report.found:
             continue
-        own, other = report.tied[spec.name], report.found[spec.tied_to]
-        if checkpoint[own] != checkpoint[other] and checkpoint[own].shape != checkpoint[other].shape:
-            different = True
-        else:
-            different = not np.array_equal(checkpoint.numpy(own), checkpoint.numpy(other), equal_nan=True)
-        if different:
+        if not _are_equal(checkpoint, report.tied[spec.name], report.found[spec.tied_to]):
             raise CheckpointError(
                 f"The configuration ties {spec.name} to {spec.tied_to}, but in the file the two differ. "
                 "Pass tie_word_embeddings=False to keep both."
             )
+
+
+def _are_equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    """Compare two tensors piece by piece, so that a large one is never in memory whole."""
+    if checkpoint[first].shape != checkpoint[second].shape:
+        return False
+    if checkpoint[first].dtype != checkpoint[second].dtype:
+        return np.array_equal(checkpoint.numpy(first), checkpoint.numpy(second), equal_nan=True)
+    size = checkpoint[first].nbytes
+    for offset in range(0, size, _PIECE):
+        piece, other = (np.empty(min(_PIECE, size - offset), np.uint8) for _ in range(2))
+        checkpoint.read_into(first, piece, offset)
+        checkpoint.read_into(second, other, offset)
+        if not np.array_equal(piece, other):
+            return False
+    return True

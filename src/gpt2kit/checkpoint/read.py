@@ -64,7 +64,9 @@ class Checkpoint(Mapping[str, StoredTensor]):
     def __len__(self) -> int:
         return len(self._home)
 
-    def read_into(self, name: str, buffer: memoryview | np.ndarray[Any, Any], offset: int | None = None) -> None:
+    def read_into(
+        self, name: str, buffer: memoryview | np.ndarray[Any, Any], offset: int | None = None
+    ) -> None:
         """Read the values of a tensor into memory that is there already, without a copy in between.
 
         Args:

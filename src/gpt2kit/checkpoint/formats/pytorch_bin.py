@@ -98,7 +98,8 @@ def _load_state_dict(path: Path) -> dict[str, Any]:
     if strangers:
         raise CheckpointError(
             f"{path} is no state dict: {strangers[0]!r} is no tensor but of type "
-            f"{type(values[strangers[0]]).__name__}. If the weights lie under one of its keys, save that part alone."
+            f"{type(values[strangers[0]]).__name__}. If the weights lie under one of its keys, "
+            "save that part alone."
         )
     return dict(values)
 
@@ -109,8 +110,8 @@ def _describe_refusal(path: Path, reason: str) -> str:
     if asked is None:
         return _describe_damage(path)
     return (
-        f"{path} was refused, and nothing in it was run: it asks for {asked.group(1)}, and weights need no code. "
-        "Use a safetensors file, or one from a source that you trust, saved as plain tensors."
+        f"{path} was refused, and nothing in it was run: it asks for {asked.group(1)}, and weights need no "
+        "code. Use a safetensors file, or one from a source that you trust, saved as plain tensors."
     )
 
 
