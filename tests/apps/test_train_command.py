@@ -183,35 +183,31 @@ def test_a_missing_plotting_library_is_said_before_the_run(text, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_resumed_run_equals_an_uninterrupted_one(text, tmp_path, number):
-    long = [*SMALL, "--steps", "150", "--eval-every", "1000", "--save-every", "1000"]
-    assert gpt2kit(text, "--out", tmp_path / "whole", "--no-plot", *long).exit_code == 0
-
-    command = [
-        sys.executable,
-        "-m",
-        "gpt2kit",
-        "train",
-        str(text),
-        "--out",
-        str(tmp_path / "run"),
-        "--no-plot",
-    ]
-    process = subprocess.Popen([*command, *long], stderr=subprocess.PIPE, text=True, env=os.environ)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    until = time.monotonic() + 60
-    while not (metrics.exists() and metrics.read_text().count("\n") > 5):
+def interrupt(number, text, out, *settings):
+    """Run the command in a process of its own and signal it after a few steps; return what it said."""
+    command = [sys.executable, "-m", "gpt2kit", "train", str(text), "--out", str(out), "--no-plot", *settings]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    metrics = out / "metrics.jsonl"
+    until = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < until
         time.sleep(0.005)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number, said
-    assert "and saved. Go on: gpt2kit train --resume --out" in said
-    assert 5 < Metrics.read(metrics)[-1]["step"] < 150
+    return said
 
+
+LONG = [*SMALL, "--steps", "200", "--eval-every", "1000", "--save-every", "1000"]
+
+
+def test_ctrl_c_saves_and_the_resumed_run_equals_an_uninterrupted_one(text, tmp_path):
+    said = interrupt(signal.SIGINT, text, tmp_path / "run", *LONG)
+    assert "and saved. Go on: gpt2kit train --resume --out" in said
+    assert 3 < Metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 200
     assert gpt2kit("--resume", "--out", tmp_path / "run", "--no-plot").exit_code == 0
+    assert gpt2kit(text, "--out", tmp_path / "whole", "--no-plot", *LONG).exit_code == 0
     kept = ("step", "loss", "eval_loss", "gradient_norm")
     found, expected = (
         [
@@ -221,3 +217,9 @@ def test_a_signal_saves_and_the_resumed_run_equals_an_uninterrupted_one(text, tm
         for name in ("run", "whole")
     )
     assert found == expected
+
+
+def test_a_polite_kill_saves_too(text, tmp_path):
+    said = interrupt(signal.SIGTERM, text, tmp_path / "run", *LONG)
+    assert "and saved. Go on" in said
+    assert (tmp_path / "run" / "last" / "training_state.pt").exists()

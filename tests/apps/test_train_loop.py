@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -285,6 +287,34 @@ def test_resuming_needs_a_run_with_a_checkpoint(text, tmp_path):
     (tmp_path / "run" / "last" / "training_state.pt").unlink()
     with pytest.raises(TrainingError, match="cannot be resumed"):
         Trainer(resume(tmp_path / "run"))
+
+
+def test_two_processes_do_not_train_in_one_folder(text, tmp_path):
+    trainer = Trainer(make(text, tmp_path / "run"))
+    # Locks are between threads as they are between processes.
+    with trainer.run.folder.lock(), ThreadPoolExecutor(1) as other:
+        with pytest.raises(TrainingError, match="Another process is training in"):
+            other.submit(trainer.fit).result()
+        with pytest.raises(TrainingError, match="Another process is training in"):
+            other.submit(make, text, tmp_path / "run").result()
+    assert trainer.fit()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(text, tmp_path, monkeypatch):
+    trainer = Trainer(make(text, tmp_path / "run"))
+    trainer.fit(StopAt(trainer, 3))
+    again = Trainer(resume(tmp_path / "run"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt2kit.torch.training.atomic_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            again.fit()
+    assert again.step > 3
+    assert Trainer(resume(tmp_path / "run")).step == 3
+    assert Trainer(resume(tmp_path / "run")).fit()
 
 
 def test_a_tampered_state_is_not_unpickled(text, tmp_path):

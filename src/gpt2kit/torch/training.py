@@ -88,27 +88,31 @@ class Trainer:
         Raises:
             TrainingError: the loss is not a number any more.
         """
-        run = self.run
-        if run.resumed_from is None:
-            run.config.save(run.folder.config)
-        self.metrics = Metrics(run.folder.metrics, until=self.step)
-        _set_random_state(self._random, self.device)
-        try:
-            while not should_stop():
-                if self._evaluation_is_due():
-                    self._evaluate(should_stop)
-                if self.step == run.steps:
-                    break
-                if self._unsaved and self.step > 0 and self.step % run.config.save_every == 0:
-                    self._save_last()
-                self._learn()
-        except Stopped:
-            pass
-        finally:
-            self.metrics.close()
-        if self._unsaved:
-            self._save_last()
-        return self.step == run.steps and not self._evaluation_is_due()
+        with self.run.folder.lock():
+            if self.run.resumed_from is None:
+                self.run.config.save(self.run.folder.config)
+            self.metrics = Metrics(self.run.folder.metrics, until=self.step)
+            _set_random_state(self._random, self.device)
+            try:
+                self._go_on(should_stop)
+            except Stopped:
+                pass
+            finally:
+                self.metrics.close()
+            if self._unsaved:
+                self._save_last()
+        return self.step == self.run.steps and not self._evaluation_is_due()
+
+    def _go_on(self, should_stop: Callable[[], bool]) -> None:
+        """Alternate steps, evaluations and checkpoints."""
+        while not should_stop():
+            if self._evaluation_is_due():
+                self._evaluate(should_stop)
+            if self.step == self.run.steps:
+                break
+            if self._unsaved and self.step > 0 and self.step % self.run.config.save_every == 0:
+                self._save_last()
+            self._learn()
 
     def _learn(self) -> None:
         """Do one step: the mean loss over all its tokens, its gradient, one update of the weights."""

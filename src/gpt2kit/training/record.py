@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpt2kit.atomic import atomic_write_text
-from gpt2kit.errors import TrainingError
+from gpt2kit.atomic import LOCK_NAME, atomic_write_text, folder_lock
+from gpt2kit.errors import StorageError, TrainingError
 
 __all__ = ["Metrics", "Observer", "RunFolder"]
 
@@ -75,9 +76,28 @@ class RunFolder:
                 "name another folder with --out."
             )
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the folder to this process while it trains.
+
+        Raises:
+            TrainingError: another process trains in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(folder_lock(self.path, timeout=0))
+            except StorageError as error:
+                if error.__cause__ is not None:  # the folder cannot be written at all
+                    raise
+                raise TrainingError(
+                    f"Another process is training in {self.path}: "
+                    "wait for it, or name another folder with --out."
+                ) from None
+            yield
+
     def clear(self) -> None:
         """Throw away everything of an older run but its shards, which `prepare` has seen to."""
-        self.path.mkdir(parents=True, exist_ok=True)
         # The configuration goes first: without it the rest is no run, whenever this breaks off.
         for path in (self.config, self.metrics, self.plot):
             path.unlink(missing_ok=True)
@@ -87,7 +107,7 @@ class RunFolder:
 
     def _foreign(self) -> list[str]:
         # A start that was broken off before the first checkpoint leaves only shards; those may be used again.
-        return sorted(entry.name for entry in self.path.iterdir() if entry.name not in ("data", "run.lock"))
+        return sorted(entry.name for entry in self.path.iterdir() if entry.name not in ("data", LOCK_NAME))
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> Path:
         """Replace the checkpoint `name` by what `write` puts into an empty folder.

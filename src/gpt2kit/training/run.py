@@ -103,16 +103,13 @@ def start(
     # Shards inside the folder are of a run that is being replaced, or of one that never began. Shards
     # elsewhere may serve other runs and are never replaced.
     recipe = Recipe(sources, held_out, config.eval_fraction, tokenizer, config.vocab_size)
-    data, reused = prepare(
-        run_folder.data if config.data is None else Path(config.data),
-        recipe,
-        replace=config.data is None,
-        progress=progress,
-    )
-    if config.vocab_size is not None:
-        model = _model(config, AutoTokenizer.from_pretrained(data.tokenizer_folder))
-    run = _decide(config, run_folder, data, model, block_size, rank=rank, world=world, data_reused=reused)
-    run_folder.clear()
+    data_folder = run_folder.data if config.data is None else Path(config.data)
+    with run_folder.lock():
+        data, reused = prepare(data_folder, recipe, replace=config.data is None, progress=progress)
+        if config.vocab_size is not None:
+            model = _model(config, AutoTokenizer.from_pretrained(data.tokenizer_folder))
+        run = _decide(config, run_folder, data, model, block_size, rank=rank, world=world, data_reused=reused)
+        run_folder.clear()
     return run
 
 
