@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from gpt2kit.errors import TrainingError
+from gpt2kit.errors import TokenizerError, TrainingError
 from gpt2kit.training import data as data_module
 from gpt2kit.training import text as text_module
 from gpt2kit.training.data import Recipe, TokenData, fingerprint, prepare
@@ -29,6 +29,8 @@ class Tokenizer:
         self.backend_tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         self.backend_tokenizer.decoder = tokenizers.decoders.ByteLevel()
         self.backend_tokenizer.add_special_tokens(["<|endoftext|>"])
+        self.added_tokens_decoder = self.backend_tokenizer.get_added_tokens_decoder()
+        self.add_prefix_space = False
         self.eos_token_id = self.backend_tokenizer.token_to_id("<|endoftext|>")
 
     def __len__(self):
@@ -73,7 +75,7 @@ def test_the_shards_hold_the_tokens_of_the_text(tmp_path):
 
 def test_many_small_files_and_pieces_make_the_same_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(data_module, "_SHARD_TOKENS", 101)
-    monkeypatch.setattr(text_module, "_PIECE_CHARACTERS", 37)
+    monkeypatch.setattr(text_module, "_PIECE_BYTES", 37)
     data, _ = prepare(tmp_path / "data", recipe(tmp_path, fraction=0.0))
     ids = Tokenizer().ids(TEXT)
     assert tokens(data.train) == ids
@@ -82,6 +84,16 @@ def test_many_small_files_and_pieces_make_the_same_tokens(tmp_path, monkeypatch)
         assert data.train.read(start, length).tolist() == ids[start : start + length]
     with pytest.raises(IndexError):
         data.train.read(len(ids), 1)
+
+
+def test_an_added_token_with_a_space_inside_is_not_cut_in_two(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module, "_PIECE_BYTES", 5)
+    tokenizer = Tokenizer()
+    tokenizer.backend_tokenizer.add_tokens(["the play"])
+    tokenizer.added_tokens_decoder = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    data, _ = prepare(tmp_path / "data", recipe(tmp_path, tokenizer=tokenizer, fraction=0.0))
+    assert tokens(data.train) == tokenizer.ids(TEXT)
+    assert tokens(data.train).count(257) == 101
 
 
 def test_inputs_and_targets_are_one_token_apart(tmp_path):
@@ -177,7 +189,7 @@ def test_a_folder_without_an_index_holds_no_shards(tmp_path):
 def test_bad_text_leaves_no_index(tmp_path):
     made = recipe(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"\xff" * made.sources[0].size)
-    with pytest.raises(TrainingError, match="is not UTF-8"):
+    with pytest.raises(TokenizerError, match="is not UTF-8"):
         prepare(tmp_path / "data", made)
     assert not (tmp_path / "data" / "index.json").exists()
     assert list((tmp_path / "data").glob(".*.tmp")) == []

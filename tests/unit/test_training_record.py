@@ -68,7 +68,8 @@ def test_an_exchange_that_was_broken_off_is_finished(tmp_path, monkeypatch, brok
 def test_a_run_is_not_overwritten_unless_asked(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.check_free(overwrite=False)
-    run.clear()
+    with run.lock():
+        run.clear()
     run.config.write_text("{}")
     with pytest.raises(TrainingError, match="holds a run already: go on with it by --resume"):
         run.check_free(overwrite=False)

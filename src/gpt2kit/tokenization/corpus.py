@@ -86,6 +86,8 @@ def read_pieces(
     added: tuple[str, ...] = (),
     *,
     only_before_spaces: bool = False,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[str]:
     """Yield the text of a UTF-8 file in pieces whose tokens are those of the whole.
 
@@ -95,6 +97,8 @@ def read_pieces(
         added: Texts of the added tokens.
         only_before_spaces: Whether each piece but the first must begin with a space, because a tokenizer
             with `add_prefix_space` would put one there.
+        start: The byte to begin at; it must begin a character.
+        stop: The byte to end before, the end of the file unless told.
 
     Raises:
         HubError: There is no such file.
@@ -105,8 +109,8 @@ def read_pieces(
     rest = ""
     try:
         with Path(path).open("rb") as file:
-            place = 0
-            while block := file.read(chunk_bytes):
+            place = file.seek(start)
+            while block := file.read(chunk_bytes if stop is None else min(chunk_bytes, stop - place)):
                 try:
                     rest += decoder.decode(block)
                 except UnicodeDecodeError as error:

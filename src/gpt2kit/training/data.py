@@ -270,7 +270,7 @@ def _encode(tokenizer: Any, parts: Sequence[TextPart]) -> Iterator[tuple[NDArray
     for number, part in enumerate(parts):
         if number > 0 and end is not None:
             yield np.array([end]), 0
-        texts = pieces(part)
+        texts = pieces(part, tokenizer)
         while batch := list(islice(texts, _PIECES_AT_ONCE)):
             for text, encoding in zip(
                 batch, backend.encode_batch_fast(batch, add_special_tokens=False), strict=True

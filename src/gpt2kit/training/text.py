@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpt2kit.errors import TrainingError
+from gpt2kit.tokenization.corpus import read_pieces
 
 __all__ = ["TextPart", "TextSource", "pieces", "split"]
 
-_PIECE_CHARACTERS = (
-    1 << 16
-)  # small enough for many to be tokenized side by side, large enough to be worth a thread
-_READ_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 16  # small enough for many to be tokenized side by side, and worth a thread each
 
 
 @dataclass(frozen=True)
@@ -102,58 +100,26 @@ def _character_boundary(source: TextSource, position: int) -> int:
     return position
 
 
-def pieces(part: TextPart) -> Iterator[str]:
+def pieces(part: TextPart, tokenizer: Any | None = None) -> Iterator[str]:
     """Read a part in pieces of bounded size whose tokens, one after another, are those of the whole part.
 
-    A piece ends before a space or a line end that a letter follows. GPT-2's splitting never joins what stands
-    on the two sides of such a place, so nothing is lost by cutting there.
+    Args:
+        part: what to read.
+        tokenizer: the fast tokenizer that the pieces are for; its added tokens are not cut in two.
 
     Raises:
-        TrainingError: the bytes are not UTF-8, or the file has become shorter meanwhile.
+        TokenizerError: the bytes are not UTF-8.
+        TrainingError: the file has become shorter since it was looked at.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    waiting = ""
-    with part.path.open("rb") as file:
-        file.seek(part.start)
-        position = part.start
-        while position < part.stop:
-            chunk = file.read(min(_READ_BYTES, part.stop - position))
-            if not chunk:
-                raise TrainingError(f"{part.path} became shorter while it was read; start again.")
-            waiting += _decode(decoder, chunk, part.path, position, final=position + len(chunk) == part.stop)
-            position += len(chunk)
-            while len(waiting) > _PIECE_CHARACTERS:
-                cut = _safe_cut(waiting)
-                if cut == 0:
-                    break
-                yield waiting[:cut]
-                waiting = waiting[cut:]
-    if waiting:
-        yield waiting
-
-
-def _decode(
-    decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, position: int, *, final: bool
-) -> str:
-    # The decoder may still hold the first bytes of a character: an error's place counts from those.
-    held = len(decoder.getstate()[0])
-    try:
-        return decoder.decode(chunk, final)
-    except UnicodeDecodeError as error:
-        place = position - held + error.start
-        raise TrainingError(
-            f"{path} is not UTF-8 text: byte {place} is 0x{error.object[error.start]:02x}. "
-            f"Convert it first: iconv -f latin1 -t utf-8 {path.name} > {path.stem}-utf8{path.suffix}"
-        ) from None
-
-
-def _safe_cut(text: str) -> int:
-    """Find the last safe place to cut in the first `_PIECE_CHARACTERS`, or the first one after; 0 if none."""
-    place = _PIECE_CHARACTERS
-    while (place := text.rfind(" ", 1, place)) > 0:
-        if text[place + 1].isalpha():
-            return place
-    for place in range(_PIECE_CHARACTERS, len(text) - 1):
-        if text[place] in " \n" and text[place + 1].isalpha():
-            return place
-    return 0
+    added: tuple[str, ...] = ()
+    if tokenizer is not None:
+        added = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
+    spaces = tokenizer is not None and tokenizer.add_prefix_space
+    size = 0
+    for piece in read_pieces(
+        part.path, _PIECE_BYTES, added, only_before_spaces=spaces, start=part.start, stop=part.stop
+    ):
+        size += len(piece.encode())
+        yield piece
+    if size != part.size:
+        raise TrainingError(f"{part.path} became shorter while it was read; start again.")
