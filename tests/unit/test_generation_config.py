@@ -15,19 +15,56 @@ from gpt2kit.generation import GenerationConfig
 
 # Attribute -> default of transformers 4.34.0's GenerationConfig; the two additions are last.
 DEFAULTS: dict[str, Any] = {
-    "max_length": 20, "max_new_tokens": None, "min_length": 0, "min_new_tokens": None, "early_stopping": False,
-    "max_time": None, "do_sample": False, "num_beams": 1, "num_beam_groups": 1, "penalty_alpha": None,
-    "use_cache": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0, "diversity_penalty": 0.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0,
-    "length_penalty": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": None, "force_words_ids": None,
-    "renormalize_logits": False, "constraints": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
-    "remove_invalid_values": False, "exponential_decay_length_penalty": None, "suppress_tokens": None,
-    "begin_suppress_tokens": None, "forced_decoder_ids": None, "sequence_bias": None, "guidance_scale": None,
-    "low_memory": None, "num_return_sequences": 1, "output_attentions": False, "output_hidden_states": False,
-    "output_scores": False, "return_dict_in_generate": False, "pad_token_id": None, "bos_token_id": None,
-    "eos_token_id": None, "encoder_no_repeat_ngram_size": 0, "decoder_start_token_id": None,
-    "generation_kwargs": {}, "min_p": None, "stop_strings": None,
-}  # fmt: skip
+    "max_length": 20,
+    "max_new_tokens": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "early_stopping": False,
+    "max_time": None,
+    "do_sample": False,
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "penalty_alpha": None,
+    "use_cache": True,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "diversity_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "force_words_ids": None,
+    "renormalize_logits": False,
+    "constraints": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "remove_invalid_values": False,
+    "exponential_decay_length_penalty": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_decoder_ids": None,
+    "sequence_bias": None,
+    "guidance_scale": None,
+    "low_memory": None,
+    "num_return_sequences": 1,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "return_dict_in_generate": False,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "encoder_no_repeat_ngram_size": 0,
+    "decoder_start_token_id": None,
+    "generation_kwargs": {},
+    "min_p": None,
+    "stop_strings": None,
+}
 
 
 def test_every_attribute_and_default_is_that_of_4_34():
@@ -201,7 +238,9 @@ def test_unknown_overrides_are_refused_or_returned(tmp_path: Path):
     assert (config.top_k, unused) == (1, {"foo": False})
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "not valid JSON"), ("[]", "one JSON object"), ("\xff", "JSON")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "not valid JSON"), ("[]", "one JSON object"), ("\xff", "JSON")]
+)
 def test_a_broken_file_is_refused_by_name(tmp_path: Path, text: str, said: str):
     (tmp_path / "generation_config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ConfigError, match=said) as caught:

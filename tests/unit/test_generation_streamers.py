@@ -1,4 +1,4 @@
-"""Streamers: the pieces together are the text, no piece holds half a character, and the work stays bounded."""
+"""Streamers: the pieces are the text, none holds half a character, and the work stays bounded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, TextIteratorStreamer, TextStreamer
+from gpt2kit.tokenization import AutoTokenizer
 
 
 class Bytes:
@@ -71,10 +72,14 @@ def test_bytes_that_are_no_text_do_not_hold_the_stream_up():
 
 
 @given(
-    st.lists(st.sampled_from([*" .?!,'nmtsverxy\n".encode(), 0xE2, 0x82, 0xAC, 0xC3, 0xA9, 0xF0, 0xFF]), max_size=150),
+    st.lists(
+        st.sampled_from([*b" .?!,'nmtsverxy\n", 0xE2, 0x82, 0xAC, 0xC3, 0xA9, 0xF0, 0xFF]),
+        max_size=150,
+    ),
     st.booleans(),
     st.sampled_from(["replace", "ignore", "surrogateescape"]),
 )
+@example(list(b"e ' ."), True, "replace")  # " ' " is joined, until the "." takes its last space
 def test_the_pieces_are_what_decoding_everything_gives(ids: list[int], clean_up: bool, errors: str):
     tokenizer = Bytes(errors)
     assert "".join(stream(ids, tokenizer, clean_up=clean_up)) == tokenizer.decode(ids, clean_up)
@@ -149,14 +154,14 @@ def test_an_error_of_the_writing_thread_is_raised_where_the_text_is_read():
     streamer = TextIteratorStreamer(Bytes(), timeout=10)
 
     def write() -> None:
+        streamer.put([97])
         with pytest.raises(ZeroDivisionError), streamer:
-            streamer.put([97])
             raise ZeroDivisionError("in the other thread")
 
     thread = threading.Thread(target=write)
     thread.start()
+    assert next(streamer) == "a"
     with pytest.raises(ZeroDivisionError, match="other thread"):
-        assert next(streamer) == "a"
         next(streamer)
     thread.join()
 
@@ -164,3 +169,18 @@ def test_an_error_of_the_writing_thread_is_raised_where_the_text_is_read():
 def test_waiting_ends_after_the_timeout():
     with pytest.raises(queue.Empty, match=r"timeout=0\.01"):
         next(TextIteratorStreamer(Bytes(), timeout=0.01))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_real_tokenizer_streams_what_it_decodes(fast: bool):
+    tokenizer = AutoTokenizer.from_pretrained("gpt2", use_fast=fast)
+    text = (
+        "Don' t  stop ' here , we 've 3 cafés ! 東京 😀👍🏽 <|endoftext|> naïve \u200d x . it 's\n\n end  ."
+        * 3
+    )
+    ids = tokenizer(text)["input_ids"]
+    for options in ({}, {"skip_special_tokens": True}, {"clean_up_tokenization_spaces": False}):
+        pieces = stream(ids, tokenizer, **options)
+        assert "".join(pieces) == tokenizer.decode(ids, **options)
+        assert not any("\ufffd" in piece for piece in pieces)
+        assert len(pieces) > len(ids) / 2

@@ -92,8 +92,8 @@ def _biases(given: object) -> Mapping[tuple[int, ...], float]:
             found = None
     if not isinstance(found, Mapping) or not found:
         raise InputError(
-            "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...] with at least one entry, but "
-            f"is {given!r}."
+            "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...] with at least one entry, "
+            f"but is {given!r}."
         )
     return found
 

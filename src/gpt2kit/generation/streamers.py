@@ -18,10 +18,11 @@ __all__ = ["BaseStreamer", "TextIteratorStreamer", "TextStreamer"]
 
 # Decoding looks at this many tokens again at most, whatever the length of the text.
 _WINDOW = 32
-# What decode's clean-up joins; a text that ends in the beginning of one may still change there.
+# What decode's clean-up joins; a text that ends in the beginning of one may still change there. So may one
+# that ends in "'": that may have been " ' ", and is " '" again should " ." take the last space.
 _JOINED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _UNSETTLED = tuple(
-    sorted({text[:n] for text in _JOINED for n in range(1, len(text))}, key=len, reverse=True)
+    sorted({"'", *(text[:n] for text in _JOINED for n in range(1, len(text)))}, key=len, reverse=True)
 )  # longest first
 
 

@@ -194,7 +194,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         if ended is not None:
             tokens = torch.where(ended, _padding(how.pad_token_id), tokens)  # [B]
             best = torch.where(ended, 0, best)  # [B]
-        worst = torch.minimum(worst, best.min())
+        worst = torch.minimum(worst, best.detach().min())
         draft.append(tokens)
         if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
             embeds = torch.cat((embeds, model.get_input_embeddings()(tokens[:, None])), dim=1)  # [B, S, D]
@@ -269,8 +269,8 @@ def _check_choice(score: Tensor) -> None:
         )
     if value == -float("inf"):
         raise InputError(
-            "The rules barred every token of the vocabulary at some step, so none could be chosen. Loosen the "
-            "rules, which gpt2kit.generation.make_plan(...) lists in their order."
+            "The rules barred every token of the vocabulary at some step, so none could be chosen. Loosen "
+            "the rules, which gpt2kit.generation.make_plan(...) lists in their order."
         )
 
 

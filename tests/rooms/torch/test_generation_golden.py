@@ -1,4 +1,4 @@
-"""`generate` against transformers 4.34.0: the same tokens, the same scores, recorded by tools/record_generation.py."""
+"""`generate` against transformers 4.34.0: the same tokens and scores, as tools/record_generation.py found."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import random_checkpoint, tiny_config
 
+from cases import random_checkpoint, tiny_config
 from gpt2kit.torch import GPT2LMHeadModel, logits
 
 FOLDER = Path(__file__).parents[2] / "golden" / "generation"
