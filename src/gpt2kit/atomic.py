@@ -7,11 +7,8 @@ target's place in one step, so a full disk, a crash or Ctrl-C leaves the old fil
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,10 +34,6 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 # What a write itself can meet; any other error inside the block belongs to the caller.
 _DISK_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EIO)
-_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-
-_logger = logging.getLogger(__name__)
-_held = threading.local()  # the folders that this thread has locked, so that a save inside a save can pass
 
 
 class AtomicFiles:
@@ -164,84 +157,25 @@ def folder_lock(folder: str | os.PathLike[str], timeout: float = LOCK_TIMEOUT) -
     Raises:
         StorageError: The other is still saving after `timeout` seconds, or the folder cannot be written.
     """
+    from filelock import FileLock, Timeout  # only who saves pays for the import
+
     path = Path(os.path.realpath(folder)) / LOCK_NAME
-    held: set[Path] = _held.__dict__.setdefault("paths", set())
-    if path in held:
-        yield
-        return
-    descriptor = _acquire(path, timeout)
-    held.add(path)
+    lock = FileLock(path, is_singleton=True)  # one for the path, so that a save inside a save passes
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout as error:
+        raise StorageError(
+            f"Another process has been saving into {path.parent} for {timeout:g} seconds. "
+            "Save again when it is done, or choose another folder."
+        ) from error
+    except OSError as error:
+        raise _storage_error(path, error) from error
     try:
         yield
     finally:
-        held.discard(path)
-        _release(path, descriptor)
-
-
-def _acquire(path: Path, timeout: float) -> int:
-    """Open and lock the lock file, waiting for whoever holds it."""
-    deadline, told = time.monotonic() + timeout, False
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise _storage_error(path, error) from error
-        try:
-            if _try_lock(descriptor) and _is_same_file(path, descriptor):
-                return descriptor
-        except OSError as error:
-            if error.errno in _NO_LOCKS_HERE:
-                _logger.warning("%s lies on a file system without locks; save from one process.", path.parent)
-                return descriptor
-            os.close(descriptor)
-            raise _storage_error(path, error) from error
-        os.close(descriptor)
-        if time.monotonic() > deadline:
-            raise StorageError(
-                f"Another process has been saving into {path.parent} for {timeout:g} seconds. "
-                "Save again when it is done, or choose another folder."
-            )
-        if not told:
-            _logger.info("Waiting: another process is saving into %s.", path.parent)
-            told = True
-        time.sleep(0.02)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process; False if another holds it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return False
-        raise
-    return True
-
-
-def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Tell whether the locked file still has its name: its last holder may have removed it meanwhile."""
-    try:
-        named = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(descriptor))
-
-
-def _release(path: Path, descriptor: int) -> None:
-    """Remove the lock file and let it go; Windows removes a file only when nobody has it open."""
-    if os.name != "nt":
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-    if os.name == "nt":
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        if lock.lock_counter == 1 and os.name != "nt":  # Windows removes no file that somebody has open
+            path.unlink(missing_ok=True)  # before the release: whoever waits sees that the name is gone
+        lock.release()
 
 
 def _storage_error(target: Path, error: OSError) -> StorageError:
