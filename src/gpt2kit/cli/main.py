@@ -18,7 +18,9 @@ from gpt2kit.cli.console import ending, leave_closed_pipe, show_warning, write
 from gpt2kit.cli.doctor import doctor
 from gpt2kit.cli.generate import generate
 from gpt2kit.cli.info import info
+from gpt2kit.cli.tokenize import tokenize
 from gpt2kit.cli.train import train
+from gpt2kit.cli.train_tokenizer import train_tokenizer
 
 __all__ = ["COMMANDS", "app", "run"]
 
@@ -27,6 +29,8 @@ USE, MAKE, LOOK = "Use a model", "Make a model", "Look at things"
 # Command name -> (its function, the panel of `gpt2kit --help` that lists it).
 COMMANDS: dict[str, tuple[Any, str]] = {
     "generate": (generate, USE),
+    "tokenize": (tokenize, USE),
+    "train-tokenizer": (train_tokenizer, MAKE),
     "train": (train, MAKE),
     "info": (info, LOOK),
     "doctor": (doctor, LOOK),

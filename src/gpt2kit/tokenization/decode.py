@@ -96,6 +96,16 @@ class Decoding(SpecialTokens):
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
+    def token_bytes(self, index: int) -> bytes:
+        """Return the bytes that an id stands for; they may be part of a character.
+
+        Example:
+            >>> from gpt2kit import GPT2Tokenizer
+            >>> GPT2Tokenizer.from_pretrained("gpt2").token_bytes(995)
+            b' world'
+        """
+        return self._token_bytes[index]
+
     def batch_decode(
         self,
         sequences: Any,

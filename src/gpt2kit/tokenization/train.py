@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import regex
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from gpt2kit.errors import InputError
@@ -45,7 +46,7 @@ def train_bpe(
         vocab_size: How many tokens to have: special tokens, 256 bytes and merges. Fewer come out of a text
             that has no more pairs.
         min_frequency: How often a pair must occur to be joined.
-        special_tokens: Tokens that get the first ids and are never cut.
+        special_tokens: Tokens that get the first ids and are never cut; texts are cut at them.
         length: How many texts there are, for the progress bar.
         show_progress: Whether to show a progress bar on stderr.
         normalizer: What the library does to the texts first; GPT-2 has none.
@@ -76,7 +77,8 @@ def train_bpe(
         show_progress=show_progress,
         **trainer_options,
     )
-    tokenizer.train_from_iterator(_checked(texts), trainer=trainer, length=length)
+    special = [str(getattr(token, "content", token)) for token in special_tokens]
+    tokenizer.train_from_iterator(_between(texts, special), trainer=trainer, length=length)
     return tokenizer
 
 
@@ -120,9 +122,15 @@ def train_like(
     return backend, options
 
 
-def _checked(texts: Iterable[str | Sequence[str]]) -> Iterator[str | Sequence[str]]:
-    """Pass texts on, and refuse what is none."""
+def _between(texts: Iterable[str | Sequence[str]], special: list[str]) -> Iterator[list[str]]:
+    """Cut texts at their special tokens, which are no words to learn from, and refuse what is no text."""
+    cut = (
+        regex.compile("|".join(map(regex.escape, sorted(special, key=len, reverse=True))))
+        if special
+        else None
+    )
     for item in texts:
-        for text in [item] if isinstance(item, str | bytes) or not isinstance(item, Sequence) else item:
+        several = [item] if isinstance(item, str | bytes) or not isinstance(item, Sequence) else item
+        for text in several:
             check_text(text)
-        yield item
+        yield [part for text in several for part in (cut.split(text) if cut else [text])]
