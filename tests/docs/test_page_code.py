@@ -37,12 +37,22 @@ def test_the_python_of_the_page_runs(page, monkeypatch, capsys):
     assert len(out) > len(PAGES[page])
 
 
+def test_the_python_of_the_training_page_runs_when_it_is_shorter(monkeypatch, tmp_path):
+    """One step instead of a hundred, on a text of ours."""
+    code = python_of("docs/training.md")
+    assert "steps=100" in code
+    (tmp_path / "plays.txt").write_text("ROMEO:\nBut soft, what light through yonder window breaks?\n" * 300)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("steps=100", "steps=1"), "docs/training.md", "exec"), {"__name__": "page"})
+    assert (tmp_path / "runs" / "plays" / "last" / "model.safetensors").is_file()
+
+
 def test_no_page_with_python_is_forgotten():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     with_code = {
         str(page.relative_to(ROOT)) for page in pages if "```python" in page.read_text(encoding="utf-8")
     }
-    assert with_code == set(PAGES)
+    assert with_code == {*PAGES, "docs/training.md"}
 
 
 def test_the_readme_shows_five_lines():
