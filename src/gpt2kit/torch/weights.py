@@ -61,7 +61,7 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "adapter_kwargs": ((None, {}), "adapters are loaded by the peft library"),
 }
 # Bytes that are converted at a time where a file has another dtype than the model: small beside any model.
-_PIECE = 16 * 2**20
+_PIECE = 4 * 2**20
 
 
 # --------------------------------------------------------------------------- loading
@@ -152,12 +152,13 @@ def fill(
     check_tied(specs, source, report)  # type: ignore[arg-type]  # a state dict answers as a checkpoint does
     drawn = {*report.missing, *(name for name, _, _ in report.mismatched)}
     draw_missing(model, drawn)
+    scratch = torch.empty(_PIECE, dtype=torch.uint8)
     with torch.no_grad():
         for name, tensor in _own_tensors(model).items():
             spelling = report.found.get(name)
             target = _placed(tensor, dtype, device, keep=spelling is None)
             if spelling is not None:
-                _read(source, spelling, target)
+                _read(source, spelling, target, scratch)
             if target is not tensor:
                 tensor.data = target
     report.missing = _without(report.missing, model._keys_to_ignore_on_load_missing)
@@ -223,8 +224,8 @@ def _placed(tensor: Tensor, dtype: torch.dtype, device: torch.device | None, kee
     )
 
 
-def _read(source: Checkpoint | _StateDict, name: str, target: Tensor) -> None:
-    """Read one tensor into place; only another dtype or device takes a detour, in pieces."""
+def _read(source: Checkpoint | _StateDict, name: str, target: Tensor, scratch: Tensor) -> None:
+    """Read one tensor into place; only another dtype or device takes a detour, in pieces of the scratch."""
     if isinstance(source, _StateDict):
         target.copy_(source.tensors[name])
         return
@@ -232,13 +233,11 @@ def _read(source: Checkpoint | _StateDict, name: str, target: Tensor) -> None:
     if stored == target.dtype and target.device.type == "cpu" and target.is_contiguous():
         source.read_into(name, _bytes(target))
         return
-    flat = target.view(-1)
-    step = max(1, _PIECE // stored.itemsize)
-    piece = torch.empty(min(step, flat.numel()), dtype=stored)
-    for start in range(0, flat.numel(), step):
-        count = min(step, flat.numel() - start)
-        source.read_into(name, _bytes(piece[:count]), offset=start * stored.itemsize)
-        flat[start : start + count].copy_(piece[:count])
+    flat, piece = target.view(-1), scratch.view(stored)
+    for start in range(0, flat.numel(), piece.numel()):
+        part = piece[: flat.numel() - start]
+        source.read_into(name, _bytes(part), offset=start * stored.itemsize)
+        flat[start : start + part.numel()].copy_(part)
 
 
 def _bytes(tensor: Tensor) -> memoryview:
