@@ -181,17 +181,24 @@ def signatures(out: Path) -> None:
 
 
 def described(function: object) -> list:
-    """Return [name, kind, default] for each parameter; a default that JSON cannot hold is given by its "
-    "repr."""
+    """Return [name, kind, default] for each parameter; a default that JSON cannot hold is named in "
+    "brackets."""
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
         entry = [parameter.name, parameter.kind.name]
         if parameter.default is not parameter.empty:
-            default = parameter.default
-            plain = default is None or isinstance(default, (bool, int, float, str))
-            entry.append(default if plain and not hasattr(default, "value") else f"<{getattr(default, 'value', repr(default))}>")
+            entry.append(plain(parameter.default))
         parameters.append(entry)
     return parameters
+
+
+def plain(default: object) -> object:
+    """Return a default as JSON holds it; a function by its name, a member of an enumeration by its value."""
+    if hasattr(default, "value"):
+        return f"<{default.value}>"
+    if callable(default):
+        return f"<{default.__module__}.{default.__qualname__}>"
+    return default if default is None or isinstance(default, (bool, int, float, str)) else f"<{default!r}>"
 
 
 if __name__ == "__main__":

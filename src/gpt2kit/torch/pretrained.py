@@ -143,9 +143,9 @@ class GPT2PreTrainedModel(nn.Module):
         """Return the token embeddings."""
         return self.base_model.get_input_embeddings()
 
-    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Put other token embeddings in their place."""
-        self.base_model.set_input_embeddings(new_embeddings)
+        self.base_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the layer that turns hidden states into logits; None where there is none."""
