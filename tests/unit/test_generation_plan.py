@@ -163,6 +163,7 @@ def test_free_text_begins_after_what_is_forced():
 
     assert begin(begin_suppress_tokens=[3]) == 5
     assert begin(begin_suppress_tokens=[3], prompt_length=1) == 1
+    assert begin(begin_suppress_tokens=[3], forced_bos_token_id=7) == 5
     assert begin(begin_suppress_tokens=[3], prompt_length=1, forced_bos_token_id=7) == 2
     assert begin(begin_suppress_tokens=[3], forced_decoder_ids=[[1, 3], [2, 7]]) == 7
 

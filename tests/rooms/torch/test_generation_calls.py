@@ -320,6 +320,27 @@ def test_own_processors_come_after_the_options_and_before_sampling(model: GPT2LM
     assert (plain_list[:, 5:] == 13).all()
 
 
+class Spy(LogitsProcessor):
+    """Keep the first scores that it sees."""
+
+    def __init__(self) -> None:
+        self.seen: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.seen = scores.clone() if self.seen is None else self.seen
+        return scores
+
+
+def test_own_processors_see_what_the_options_made_before_it_is_normalized_and_warped(model: GPT2LMHeadModel):
+    spy = Spy()
+    options = {"suppress_tokens": [13], "renormalize_logits": True, "temperature": 0.5, "do_sample": True}
+    model.generate(IDS, logits_processor=[spy], max_new_tokens=2, **options)
+    with torch.no_grad():
+        expected = model(IDS).logits[:, -1]
+    expected[:, 13] = -float("inf")
+    torch.testing.assert_close(spy.seen, expected)
+
+
 def test_a_processor_that_the_options_make_already_is_refused(model: GPT2LMHeadModel):
     from gpt2kit.torch.logits import RepetitionPenaltyLogitsProcessor
 

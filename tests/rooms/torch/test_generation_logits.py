@@ -198,6 +198,11 @@ def test_a_stop_string_is_found_at_the_very_token_that_completes_it(text: str, s
     assert step_of_stop(Bytes(), list(text.encode()), string) == expected
 
 
+def test_only_the_last_token_can_complete_a_stop_string():
+    criterion = sc.StopStringCriteria(Words(), "END")
+    assert not criterion(torch.tensor([[1, 0]]), None)  # "END" was complete one token before
+
+
 def test_stop_strings_end_rows_one_by_one():
     criterion = sc.StopStringCriteria(Words(), "END")
     assert criterion(torch.tensor([[0, 1], [0, 0], [2, 3]]), None).tolist() == [True, False, True]
