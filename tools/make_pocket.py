@@ -40,10 +40,6 @@ SETTINGS = (
     "--save-dtype float16 --seed 1337"
 )
 GENERATION = {"do_sample": True, "temperature": 0.8, "top_k": 50, "max_new_tokens": 200}
-FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "special_tokens_map.json",
-)  # fmt: skip
 EXCERPT_CHARACTERS = 3000
 """Length of the held-out text that the tests carry."""
 
@@ -73,8 +69,8 @@ def main() -> None:
 def export(run: Path) -> None:
     """Copy what from_pretrained reads, and say how the model should write unless told otherwise."""
     POCKET.mkdir(exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(run / "best" / name, POCKET / name)
+    for path in (run / "best").iterdir():
+        shutil.copyfile(path, POCKET / path.name)
     settings = json.loads((run / "best" / "generation_config.json").read_text(encoding="utf-8"))
     atomic_write_text(
         POCKET / "generation_config.json", json.dumps({**settings, **GENERATION}, indent=2) + "\n"

@@ -86,10 +86,11 @@ def test_every_setting_is_an_option():
 
 
 def test_a_dry_run_writes_nothing(text, tmp_path):
-    result = gpt2kit(text, "--out", tmp_path / "run", "--dry-run", *SMALL)
-    assert result.exit_code == 0, result.stderr
-    assert "parameters" in result.stderr
-    assert not (tmp_path / "run").exists()
+    result = gpt2kit(text, "--out", tmp_path / "run", "--data", tmp_path / "shards", "--dry-run", *SMALL)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "23,331 parameters" in result.stdout
+    assert "nothing was written" in result.stdout
+    assert list(tmp_path.iterdir()) == [text]
 
 
 def test_quiet_says_nothing(text, tmp_path):

@@ -189,7 +189,8 @@ def test_checkpoints_load_by_from_pretrained_with_their_tokenizer(text, tmp_path
     trainer.fit()
     tokenizer = GPT2TokenizerFast.from_pretrained(tmp_path / "run" / "best")
     assert tokenizer.decode(tokenizer("thou art")["input_ids"]) == "thou art"
-    assert len(tokenizer) == 283
+    assert (len(tokenizer), tokenizer.model_max_length) == (283, 13)
+    assert tokenizer.decode(tokenizer("and 'scape")["input_ids"]) == "and 'scape"
     best = GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "best", torch_dtype="auto")
     last = GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "last", torch_dtype="auto")
     assert (best.dtype, last.dtype) == (torch.float16, torch.float32)

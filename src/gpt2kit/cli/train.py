@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from gpt2kit.cli.console import stdout
 from gpt2kit.training.config import TrainingConfig
 
 __all__ = ["train"]
@@ -105,9 +106,11 @@ def train(
     if dry_run:
         from gpt2kit.cli.training_view import show_summary
 
+        config = TrainingConfig(**{**given, "data": None})  # shards elsewhere are not touched either
         with tempfile.TemporaryDirectory() as folder:
-            show_summary(training.start(text or [], folder, TrainingConfig(**given)))
+            show_summary(training.start(text or [], folder, config), "nothing was written", stdout)
         return
+    import gpt2kit.torch  # noqa: F401  # where PyTorch is missing, this says so before the text is tokenized
     from gpt2kit.cli.training_view import View
 
     view = View(out, quiet=quiet)

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -89,7 +90,7 @@ class View(Observer):
             typer.Exit: with 128 plus the signal's number, where a signal ended the run.
         """
         if not self.quiet:
-            show_summary(run)
+            show_summary(run, str(self.out), stderr)
         from gpt2kit.torch.training import Trainer
 
         with StopSignals() as stop:
@@ -153,7 +154,7 @@ class View(Observer):
             note(message)
 
 
-def show_summary(run: Run) -> None:
+def show_summary(run: Run, folder: str, console: Console) -> None:
     """Say what will be done before it starts."""
     config, data = run.config, run.data
     counts = parameter_counts(run.model)
@@ -175,9 +176,9 @@ def show_summary(run: Run) -> None:
         "memory": f"about {estimate.total / 1e9:.2f} GB: {estimate.state / 1e9:.2f} "
         f"for weights, gradients and AdamW, {estimate.activations / 1e9:.2f} "
         f"for {config.batch_size} sequences",
-        "folder": str(run.folder.path),
+        "folder": folder,
     }
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/bold]", value)
-    stderr.print(table)
+    console.print(table)

@@ -177,12 +177,19 @@ def _check_unchanged(part: str, sources: Sequence[TextSource], data: TokenData) 
 def _tokenizer(config: TrainingConfig) -> Any:
     """Load the tokenizer of a run, or make the function that trains it."""
     if config.vocab_size is not None:
-        return partial(_train_tokenizer, vocab_size=config.vocab_size)
+        return partial(
+            _train_tokenizer, vocab_size=config.vocab_size, n_positions=config.sizes()["n_positions"]
+        )
     return AutoTokenizer.from_pretrained(config.tokenizer or config.model or "gpt2")
 
 
-def _train_tokenizer(texts: Iterator[str], vocab_size: int) -> GPT2TokenizerFast:
-    return GPT2TokenizerFast(tokenizer_object=train_bpe(texts, vocab_size))
+def _train_tokenizer(texts: Iterator[str], vocab_size: int, n_positions: int) -> GPT2TokenizerFast:
+    # The tokens spell every space, so decoding has none to clean up: "and 'scape" stays as it is.
+    return GPT2TokenizerFast(
+        tokenizer_object=train_bpe(texts, vocab_size),
+        model_max_length=n_positions,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _model(config: TrainingConfig, tokenizer: Any | None) -> GPT2Config:
