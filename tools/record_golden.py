@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(ROOT / "tests"))
 
-REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2")
+# hypothesis, because tests/cases.py has the strategies too; which build of torch comes is up to pip's settings.
+REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2", "hypothesis", "regex", "safetensors")
 # Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
 OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py")
 
@@ -38,7 +39,7 @@ def main() -> None:
     """Record all, or what --only names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", type=Path, help="interpreter that has " + ", ".join(REQUIREMENTS))
-    parser.add_argument("--only", nargs="*", help="recorders to run: forward, initial, signatures, config, ...")
+    parser.add_argument("--only", nargs="*", help="of forward initial signatures config tokenization generation; manifest alone rewrites that")
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv")
     GOLDEN.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from gpt2kit.torch.layers import padding_bias
 __all__ = [
     "embed",
     "encoder_bias",
+    "has_padding",
     "head_masks",
     "inputs",
     "kernel",
@@ -96,6 +97,13 @@ def padding(attention_mask: Tensor | None, B: int, S: int, T: int) -> Tensor | N
         raise _shape_error("attention_mask", wanted, attention_mask)
     mask = attention_mask.reshape(B, S)  # [B, S]
     return None if _is_readable(mask) and bool((mask == 1).all()) else mask
+
+
+def has_padding(input_ids: Tensor | None, pad_token_id: int | None) -> bool:
+    """Tell whether a row begins or ends with the padding token, where finding that out costs nothing."""
+    if input_ids is None or pad_token_id is None or not _is_readable(input_ids):
+        return False
+    return bool((input_ids[..., [0, -1]] == pad_token_id).any())
 
 
 def positions(

@@ -116,8 +116,17 @@ class GPT2Model(GPT2PreTrainedModel):
         use_cache = config.use_cache if use_cache is None else use_cache
         return_dict = config.use_return_dict if return_dict is None else return_dict
         if self.gradient_checkpointing and self.training and use_cache:
-            self._warn_of_cache_while_checkpointing()
+            self._warn_once(
+                "`use_cache=True` is incompatible with gradient checkpointing, so no cache is returned while "
+                "training. Pass use_cache=False to say so yourself."
+            )
             use_cache = False
+        if attention_mask is None and arguments.has_padding(input_ids, config.pad_token_id):
+            self._warn_once(
+                "There is padding in `input_ids` and no `attention_mask`, so the padding is read as text. "
+                "Pass "
+                "the attention_mask that the tokenizer returns."
+            )
 
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
@@ -204,11 +213,8 @@ class GPT2Model(GPT2PreTrainedModel):
         options = {"use_reentrant": False} | self.checkpointing_options
         return checkpoint(block, *given, **options)
 
-    def _warn_of_cache_while_checkpointing(self) -> None:
-        """Say once that gradient checkpointing and a cache exclude each other."""
-        if not self.warnings_issued.get("use_cache"):
-            self.warnings_issued["use_cache"] = True
-            _logger.warning(
-                "`use_cache=True` is incompatible with gradient checkpointing, so no cache is returned while "
-                "training. Pass use_cache=False to say so yourself."
-            )
+    def _warn_once(self, message: str) -> None:
+        """Log a warning the first time that this model has reason to."""
+        if not self.warnings_issued.get(message):
+            self.warnings_issued[message] = True
+            _logger.warning(message)

@@ -226,6 +226,18 @@ def test_a_mask_of_ones_of_any_dtype_is_no_mask() -> None:
         assert torch.equal(model(IDS, attention_mask=torch.ones(B, T, dtype=dtype)).logits, wanted)
 
 
+def test_padding_without_a_mask_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = make(pad_token_id=0)
+    model(IDS.clamp(min=1))
+    padded = IDS.clone()
+    padded[0, -1] = 0
+    model(padded, attention_mask=(padded != 0).long())
+    assert not caplog.records
+    for _ in range(2):
+        model(padded)
+    assert caplog.text.count("no `attention_mask`, so the padding is read as text") == 1
+
+
 def test_a_model_of_one_position_takes_a_padded_token() -> None:
     model = make(n_positions=1)
     assert torch.isfinite(model(IDS[:, :1], attention_mask=torch.tensor([[0], [1]])).logits).all()
