@@ -14,21 +14,92 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from gpt2kit.torch.cache import GPT2Cache
-from gpt2kit.torch.generation import set_seed
+from gpt2kit.torch.generation import GenerationMixin, set_seed
 from gpt2kit.torch.heads import GPT2LMHeadModel
-from gpt2kit.torch.logits import LogitsProcessor, LogitsProcessorList
+from gpt2kit.torch.logits import (
+    EncoderRepetitionPenaltyLogitsProcessor,
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    ForceTokensLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.stopping import StoppingCriteria, StoppingCriteriaList
+from gpt2kit.torch.search import (
+    GreedySearchDecoderOnlyOutput,
+    SampleDecoderOnlyOutput,
+)
+from gpt2kit.torch.stopping import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+from gpt2kit.torch.warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitsWarper,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 __all__ = [
+    "EncoderRepetitionPenaltyLogitsProcessor",
+    "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForceTokensLogitsProcessor",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Cache",
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
+    "GenerationMixin",
+    "GreedySearchDecoderOnlyOutput",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
+    "LogitsWarper",
+    "MaxLengthCriteria",
+    "MaxTimeCriteria",
+    "MinLengthLogitsProcessor",
+    "MinNewTokensLengthLogitsProcessor",
+    "MinPLogitsWarper",
+    "NoBadWordsLogitsProcessor",
+    "NoRepeatNGramLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "RepetitionPenaltyLogitsProcessor",
+    "SampleDecoderOnlyOutput",
+    "SequenceBiasLogitsProcessor",
+    "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
     "set_seed",
 ]

@@ -182,7 +182,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     if past is None and how.use_cache:
         past = GPT2Cache.empty(model.config, capacity=room)
     ended: Tensor | None = None  # [B], once a row may end before the others
-    worst = torch.zeros((), device=draft.ids.device)  # the lowest score that a token was chosen for
+    worst: Tensor | None = None  # the lowest score that a token was chosen for
     record = how.record or Record()
     while True:
         outputs = _step(model, prompt, draft, past, embeds, how)
@@ -194,7 +194,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         if ended is not None:
             tokens = torch.where(ended, _padding(how.pad_token_id), tokens)  # [B]
             best = torch.where(ended, 0, best)  # [B]
-        worst = torch.minimum(worst, best.detach().min())
+        lowest = best.detach().min()
+        worst = lowest if worst is None else torch.minimum(worst, lowest)
         draft.append(tokens)
         if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
             embeds = torch.cat((embeds, model.get_input_embeddings()(tokens[:, None])), dim=1)  # [B, S, D]
