@@ -143,11 +143,26 @@ def test_a_cache_made_in_inference_mode_goes_on_outside_of_it(model: Any, wanted
 
 
 def test_gradients_flow_through_the_past(model: Any) -> None:
-    whole = torch.autograd.grad(model(IDS[:, :6]).logits[:, 4:].sum(), model.transformer.wpe.weight)[0]
-    past = model(IDS[:, :4]).past_key_values
-    logits = model(IDS[:, 4:6], past_key_values=past).logits
-    pieces = torch.autograd.grad(logits.sum(), model.transformer.wpe.weight)[0]
-    torch.testing.assert_close(pieces, whole)
+    table = model.transformer.wpe.weight
+    whole = torch.autograd.grad(model(IDS[:, :7]).logits.sum(), table)[0]
+    past, total = None, 0.0
+    for start, stop in ((0, 4), (4, 6), (6, 7)):
+        output = model(IDS[:, start:stop], past_key_values=past)
+        past, total = output.past_key_values, total + output.logits.sum()
+    torch.testing.assert_close(torch.autograd.grad(total, table)[0], whole)
+
+
+def test_a_past_made_without_gradients_is_not_written_to_by_a_call_with_them(model: Any) -> None:
+    mask = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    with torch.no_grad():
+        past = frozen(IDS[:, :4], past_key_values=GPT2Cache.empty(CONFIG)).past_key_values
+    first = frozen(IDS[:, 4:5], past_key_values=past, head_mask=mask)
+    with torch.no_grad():  # goes on in the room that the first call would have written to
+        frozen(IDS[:, 4:7], past_key_values=past)
+    second = frozen(IDS[:, 5:6], past_key_values=first.past_key_values, head_mask=mask)
+    (first.logits.sum() + second.logits.sum()).backward()
+    assert mask.grad.abs().min() > 0
 
 
 @torch.no_grad()
