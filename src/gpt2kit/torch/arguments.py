@@ -131,20 +131,20 @@ def kernel(name: str, output_attentions: bool, head_mask: Tensor | None) -> str:
     return name
 
 
-def head_masks(head_mask: Tensor | None, H: int, heads: Sequence[int], like: Tensor) -> Sequence[Any]:
+def head_masks(head_mask: Tensor | None, H: int, blocks: nn.ModuleList, like: Tensor) -> Sequence[Any]:
     """Return one mask for each layer, broadcast to [B, H, T, S].
 
     Args:
         head_mask: [H], [L, H] or [L, B, H, T, S]; a 1 in place of a size repeats.
         H: Heads of the configuration.
-        heads: Heads of each layer that are left after pruning; a mask may have that width too.
+        blocks: The layers; where heads were pruned, a mask may be as wide as what is left.
         like: For dtype and device.
     """
-    L = len(heads)
+    L = len(blocks)
     if head_mask is None:
         return [None] * L
     mask = head_mask.to(like.device, like.dtype)
-    widths = {1, H, *heads}
+    widths = {1, H, *(block.attn.num_heads for block in blocks)}
     if mask.dim() == 1 and mask.size(0) in widths:
         return [mask[None, :, None, None]] * L  # [1, H, 1, 1] each
     if mask.dim() == 2 and mask.size(0) == L and mask.size(1) in widths:

@@ -153,8 +153,7 @@ class GPT2Model(GPT2PreTrainedModel):
         bias = None if padding is None else padding_bias(padding, dtype)[:, None, None, :]  # [B, 1, 1, S]
         if uses_sdpa(kernel, output_attentions, head_mask):  # once here rather than in each layer
             bias = complete_bias(bias, T, S, dtype, hidden_states.device)  # [B or 1, 1, T, S]
-        heads = [block.attn.num_heads for block in self.h]
-        head_masks = arguments.head_masks(head_mask, config.n_head, heads, hidden_states)
+        head_masks = arguments.head_masks(head_mask, config.n_head, self.h, hidden_states)
         encoder_bias = arguments.encoder_bias(
             encoder_hidden_states, encoder_attention_mask, config, B, dtype
         )  # [B, 1, 1 or T, E]
