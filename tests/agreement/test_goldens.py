@@ -118,15 +118,22 @@ def test_going_on_from_the_cache_equals_the_golden(driver: Any, case: str, kerne
         assert_close(output["past_key_values"], wanted["past_key_values"], tolerance, "past_key_values")
 
 
+# The fused kernel takes no head mask, and in a row that sees padding only its gradients are others than those
+# of 4.34 (docs/differences.md).
+WITH_GRADIENTS = [
+    (case, call, kernel)
+    for case, call in CALLS
+    for kernel in ("eager", "sdpa")
+    if f"{case}/{call}/gradients" in GOLDENS.files and (kernel == "eager" or call in ("plain", "left"))
+]
+
+
 @pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-@pytest.mark.parametrize(("case", "call"), CALLS, ids=lambda value: value)
+@pytest.mark.parametrize(("case", "call", "kernel"), WITH_GRADIENTS, ids=lambda value: value)
 def test_the_gradients_of_every_parameter_equal_the_golden(
     driver: Any, case: str, call: str, kernel: str
 ) -> None:
     config, wanted = config_of(case), golden(case, call)
-    if "gradients" not in wanted or (kernel == "sdpa" and call in ("head_mask", "blind")):
-        pytest.skip("no gradients were recorded, or the fused kernel cannot (docs/differences.md)")
     model = driver.build(config, weights_of(config), "float64", kernel)
     _, gradients = driver.gradients(model, **arguments(config, call))
     head_mask_gradient = gradients.pop("head_mask", None)
