@@ -21,9 +21,9 @@ SCORES = np.load(FOLDER / "scores.npz")
 PROCESSORS = np.load(FOLDER / "processors.npz")
 ARGUMENTS = json.loads(str(PROCESSORS["arguments"]))
 
-# Largest difference over all cases and one or two threads, 2.2e-5 at scores up to 43 (six roundings of
+# Largest difference over all cases and one or two threads, 2.4e-5 at scores up to 43 (six roundings of
 # float32 there: the sums run in another order), times ten.
-SCORE_TOLERANCE = 2.2e-4
+SCORE_TOLERANCE = 2.4e-4
 
 
 @pytest.fixture(scope="module")
