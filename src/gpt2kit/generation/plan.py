@@ -235,14 +235,12 @@ def _refuse_unavailable(config: GenerationConfig, mode: GenerationMode) -> None:
         ways = " and ".join(AVAILABLE_MODES)
         raise InputError(
             f"These options ask for {mode}, which this release does not have; it has {ways}. Leave out "
-            "num_beams, "
-            "constraints, force_words_ids, penalty_alpha and assistant_model."
+            "num_beams, constraints, force_words_ids, penalty_alpha and assistant_model."
         )
     if config.guidance_scale is not None and config.guidance_scale != 1:
         raise InputError(
             f"`guidance_scale` ({config.guidance_scale}) asks for classifier-free guidance, which this "
-            "release "
-            "does not have. Leave it out."
+            "release does not have. Leave it out."
         )
     if config.encoder_no_repeat_ngram_size:
         raise InputError(
@@ -281,8 +279,8 @@ def _choose_max_length(config: GenerationConfig, prompt_length: int, positions: 
     if new_tokens < 1:
         raise LengthError(
             f"The prompt has {prompt_length} token(s) and max_length is {max_length}, prompt included, so "
-            "nothing "
-            f"can be written. Pass max_new_tokens, which counts new tokens only, or a larger max_length."
+            "nothing can be written. Pass max_new_tokens, which counts new tokens only, or a larger "
+            "max_length."
         )
     return max_length
 
@@ -296,9 +294,8 @@ def _check_min_lengths(config: GenerationConfig, prompt_length: int, max_length:
     if config.min_new_tokens is not None and config.min_new_tokens > max_length - prompt_length:
         raise InputError(
             f"`min_new_tokens` ({config.min_new_tokens}) is larger than the {max_length - prompt_length} "
-            "token(s) "
-            f"that max_length={max_length} leaves after a prompt of {prompt_length}. Lower it or raise "
-            "max_new_tokens."
+            f"token(s) that max_length={max_length} leaves after a prompt of {prompt_length}. Lower it or "
+            "raise max_new_tokens."
         )
 
 

@@ -252,9 +252,8 @@ class GenerationMixin:
         )
         if unknown:
             raise InputError(
-                f"The following `model_kwargs` are not used by the model: {unknown} (typos in the options of "
-                "a "
-                "generation show up here too)."
+                f"The following `model_kwargs` are not used by the model: {unknown} (typos in the options "
+                "of a generation show up here too)."
             )
 
     def _prompt(

@@ -148,8 +148,8 @@ def _ids(
         ids = torch.full((rows, 1), bos_token_id, dtype=torch.long, device=model.device)  # [B, 1]
     if not isinstance(ids, Tensor):
         raise InputError(
-            f"input_ids have to be a tensor, but are a {type(ids).__name__}. Pass return_tensors='pt' to the "
-            "tokenizer."
+            f"input_ids have to be a tensor, but are a {type(ids).__name__}. Pass return_tensors='pt' to "
+            "the tokenizer."
         )
     if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise InputError(
@@ -196,9 +196,8 @@ def _positions(ids: Tensor, embeds: Tensor | None, cache: GPT2Cache | None, mask
         return T
     if T != 1:
         raise InputError(
-            f"past_key_values hold {seen} positions and input_ids {T} tokens. Give the whole text, those of "
-            "the "
-            "past included, or a single new token."
+            f"past_key_values hold {seen} positions and input_ids {T} tokens. Give the whole text, those "
+            "of the past included, or a single new token."
         )
     return seen + 1
 

@@ -155,7 +155,6 @@ def ended_rows(answer: object, input_ids: Tensor) -> Tensor:
     if answer.numel() not in (1, B):
         raise InputError(
             f"A stopping criterion has to answer once for all or once for each of the {B} row(s), but "
-            "answered "
-            f"with a tensor of shape {list(answer.shape)}."
+            f"answered with a tensor of shape {list(answer.shape)}."
         )
     return answer.to(input_ids.device).bool().reshape(-1).expand(B)  # [B]
