@@ -2,9 +2,12 @@
 
 Run it in an environment of its own that has transformers==4.34.0 and no gpt2kit:
 
-    python tools/record_tokenization.py tests/golden/tokenization
+    python tools/record_tokenization.py tests/golden
 
-It writes calls.json (what was called, and what came back) and folders/ (small tokenizers as 4.34 saves them).
+It writes tokenization/calls.json (what was called, and what came back) and tokenization/folders/ (small
+tokenizers as 4.34 saves them). A later transformers saves one of these again with
+
+    python tools/record_tokenization.py tests/golden --again NAME
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from pathlib import Path
 import tokenizers
 import transformers
 from transformers import AddedToken, GPT2Tokenizer, GPT2TokenizerFast
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 MERGES = Path(__file__).parents[1] / "src" / "gpt2kit" / "tokenization" / "data" / "merges.txt"
 
@@ -284,6 +286,8 @@ def run(make: type, files: tuple[str, str], described: dict) -> object:
 
 def write_vocabulary(folder: Path, merges: list[str]) -> tuple[str, str]:
     """Write the files of a tokenizer with these merges."""
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode  # gone from later versions
+
     tokens = [*bytes_to_unicode().values(), *(line.replace(" ", "") for line in merges), "<|endoftext|>"]
     (folder / "vocab.json").write_text(
         json.dumps({item: index for index, item in enumerate(tokens)}), encoding="utf-8"
@@ -292,24 +296,33 @@ def write_vocabulary(folder: Path, merges: list[str]) -> tuple[str, str]:
     return str(folder / "vocab.json"), str(folder / "merges.txt")
 
 
+SAVED_TEXTS = ["in the <a> x", "a foo bar baz the", "<pad>the"]
+
+
 def record_folders(target: Path, merges: list[str]) -> None:
     """Save small tokenizers with added tokens, as 4.34 does."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_vocabulary(Path(folder), merges[:64])
-        for make in (GPT2Tokenizer, GPT2TokenizerFast):
+        for name, make in (("4.34-slow", GPT2Tokenizer), ("4.34-fast", GPT2TokenizerFast)):
             tokenizer = make(*files, pad_token="<pad>", model_max_length=37, add_prefix_space=True)
             tokenizer.add_tokens([AddedToken("foo", lstrip=True), AddedToken("bar baz", single_word=True)])
             tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<a>", rstrip=True)]})
-            place = target / "folders" / make.__name__
-            shutil.rmtree(place, ignore_errors=True)
-            tokenizer.save_pretrained(place)
-            saved = {
-                text: tokenizer(text)["input_ids"]
-                for text in ["in the <a> x", "a foo bar baz the", "<pad>the"]
-            }
-            (place / "expected.json").write_text(
-                json.dumps(saved, ensure_ascii=False, indent=0), encoding="utf-8"
-            )
+            save(tokenizer, target / name)
+
+
+def save(tokenizer: object, place: Path) -> None:
+    """Save a tokenizer, and beside it the ids that it gives."""
+    shutil.rmtree(place, ignore_errors=True)
+    tokenizer.save_pretrained(place)
+    expected = {text: tokenizer(text)["input_ids"] for text in SAVED_TEXTS}
+    (place / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def record_again(target: Path, name: str) -> None:
+    """Save the fast tokenizer of 4.34 with the transformers that is installed."""
+    tokenizer = GPT2TokenizerFast.from_pretrained(target / "4.34-fast")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}|{% endfor %}"
+    save(tokenizer, target / name)
 
 
 def main(target: Path) -> None:
@@ -328,8 +341,12 @@ def main(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     text = f'{{"made_by": {json.dumps(made_by)},\n"cases": [\n{lines}\n]}}\n'
     (target / "calls.json").write_text(text, encoding="utf-8")
-    record_folders(target, merges)
+    record_folders(target / "folders", merges)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    place = Path(sys.argv[1]) / "tokenization"
+    if "--again" in sys.argv:
+        record_again(place / "folders", sys.argv[-1])
+    else:
+        main(place)

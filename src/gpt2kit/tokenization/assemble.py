@@ -15,7 +15,7 @@ from typing import Any
 from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tokenization.batch import BatchEncoding, as_list, kind_of_tensor
 from gpt2kit.tokenization.decode import Decoding
-from gpt2kit.tokenization.length import Lengths, check_stride, pad_one, plan_lengths, truncate_pair
+from gpt2kit.tokenization.length import Lengths, check_room, pad_one, plan_lengths, truncate_pair
 
 __all__ = ["Assembling", "CallOptions", "check_text"]
 
@@ -250,7 +250,7 @@ class Assembling(Decoding):
     ) -> dict[str, Any]:
         """Truncate ids, add special tokens and make the masks, but for padding."""
         special = self.num_special_tokens_to_add(pair is not None) if options.add_special_tokens else 0
-        check_stride(lengths, special)
+        check_room(lengths, special)
         total = len(ids) + len(pair or ()) + special
         row: dict[str, Any] = {}
         overflow: list[int] = []

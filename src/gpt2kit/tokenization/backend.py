@@ -11,7 +11,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tokenization.bpe import Pair, check_fit
-from gpt2kit.tokenization.bytes import CHAR_TO_BYTE
 from gpt2kit.tokenization.folder import as_pairs, read_model
 from gpt2kit.tokenization.slow import load_model
 
@@ -97,12 +96,12 @@ def configure(
         trim_offsets: Whether offsets leave the space before a word out.
         split_special_tokens: Whether special tokens in a text are text like any other.
         bos: Token and id to put before each text, or None.
-        unk_token: Stands for bytes that the vocabulary lacks.
+        unk_token: Stands for bytes that the vocabulary lacks; None if it lacks none.
     """
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     backend.encode_special_tokens = split_special_tokens
-    if not CHAR_TO_BYTE.keys() <= backend.get_vocab(with_added_tokens=False).keys():
+    if unk_token is not None:
         backend.model.unk_token = unk_token
     offsets = processors.ByteLevel(trim_offsets=trim_offsets, add_prefix_space=add_prefix_space)
     if bos is None:

@@ -23,8 +23,9 @@ from gpt2kit.tokenization.backend import READ, configure, make_backend, parts_of
 from gpt2kit.tokenization.base import TokenizerBase
 from gpt2kit.tokenization.batch import BatchEncoding
 from gpt2kit.tokenization.bpe import END_OF_TEXT, write_merges, write_vocabulary
+from gpt2kit.tokenization.bytes import CHAR_TO_BYTE
 from gpt2kit.tokenization.folder import FILES, PACKAGED_MERGES
-from gpt2kit.tokenization.length import Lengths, check_stride
+from gpt2kit.tokenization.length import Lengths, check_room
 from gpt2kit.tokenization.slow import GPT2Tokenizer
 
 __all__ = ["GPT2TokenizerFast"]
@@ -99,6 +100,8 @@ class GPT2TokenizerFast(TokenizerBase):
         self._add_prefix_space, self._add_bos_token = bool(add_prefix_space), bool(own["add_bos_token"])
         self._trim_offsets = bool(trim_offsets)
         self._take_lengths_of_backend(kwargs, roles)
+        # Asked once: the answer takes a copy of the whole vocabulary.
+        self._lacks_bytes = not CHAR_TO_BYTE.keys() <= self._tokenizer.get_vocab(False).keys()
         self._added_tokens: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
         self._restore(added)
         self._start_special_tokens(roles)
@@ -162,7 +165,7 @@ class GPT2TokenizerFast(TokenizerBase):
             trim_offsets=self._trim_offsets,
             split_special_tokens=self._split_special_tokens,
             bos=(bos, index) if self._add_bos_token and bos is not None and index is not None else None,
-            unk_token=self.unk_token,
+            unk_token=self.unk_token if self._lacks_bytes else None,
         )
 
     def _special_tokens_changed(self) -> None:
@@ -242,7 +245,7 @@ class GPT2TokenizerFast(TokenizerBase):
             )
         lengths = self._lengths(options)
         has_pair = any(pair is not None for _, pair in items)
-        check_stride(lengths, self.num_special_tokens_to_add(has_pair) if options.add_special_tokens else 0)
+        check_room(lengths, self.num_special_tokens_to_add(has_pair) if options.add_special_tokens else 0)
         inputs = [text if pair is None else (text, pair) for text, pair in items]
         rows, samples = [], []
         for sample, encoding in enumerate(self._run(inputs, options, lengths)):

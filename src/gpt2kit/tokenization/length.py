@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt2kit.errors import InputError, LengthError
 
-__all__ = ["NO_LIMIT", "Lengths", "check_stride", "pad_one", "plan_lengths", "truncate_pair"]
+__all__ = ["NO_LIMIT", "Lengths", "check_room", "pad_one", "plan_lengths", "truncate_pair"]
 
 NO_LIMIT = int(1e30)  # model_max_length of a tokenizer that knows none, as 4.34 writes it
 _LIMITED = int(1e20)  # lengths above this count as no limit; 1e30 does not survive every JSON exactly
@@ -128,16 +128,22 @@ def plan_lengths(
     return Lengths(pad, cut, max_length, stride, pad_to_multiple_of)
 
 
-def check_stride(lengths: Lengths, special: int) -> None:
-    """Refuse windows that would not move on.
+def check_room(lengths: Lengths, special: int) -> None:
+    """Refuse a max_length below the special tokens, and windows that would not move on.
 
     Raises:
+        LengthError: The special tokens alone are more than max_length.
         InputError: The stride is not below the room for tokens, the special ones left out.
     """
-    if lengths.truncation == "do_not_truncate" or lengths.max_length is None or not lengths.stride:
+    if lengths.truncation == "do_not_truncate" or lengths.max_length is None:
         return
     room = lengths.max_length - special
-    if lengths.stride >= room:
+    if room < 0:
+        raise LengthError(
+            f"max_length={lengths.max_length} is less than the {special} special tokens of an encoding. "
+            "Pass more, or add_special_tokens=False."
+        )
+    if lengths.stride and lengths.stride >= room:
         raise InputError(
             f"stride={lengths.stride} must be less than the room for tokens, {room} (max_length "
             f"{lengths.max_length} less {special} special tokens), or the windows would not move on."
