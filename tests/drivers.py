@@ -26,7 +26,11 @@ class TorchDriver:
     kernels = ("eager", "sdpa", "auto")
 
     def build(
-        self, config: GPT2Config, weights: Mapping[str, NDArray[Any]], dtype: str = "float64", kernel: str = "auto"
+        self,
+        config: GPT2Config,
+        weights: Mapping[str, NDArray[Any]],
+        dtype: str = "float64",
+        kernel: str = "auto",
     ) -> Any:
         """Make a language model of the given weights."""
         import torch

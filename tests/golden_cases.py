@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from cases import ACTIVATION_CASES, CASES, make_inputs, random_checkpoint, tiny_config
 from numpy.typing import NDArray
 
+from cases import ACTIVATION_CASES, CASES, make_inputs, random_checkpoint, tiny_config
 from gpt2kit.config import GPT2Config
 
 __all__ = [

@@ -1,8 +1,8 @@
 """The part of tools/record_golden.py that runs where transformers 4.34.0 is installed, and nothing of ours.
 
-    python golden_reference.py forward REQUESTS OUT.npz
-    python golden_reference.py initial OUT.json
-    python golden_reference.py signatures OUT.json
+python golden_reference.py forward REQUESTS OUT.npz
+python golden_reference.py initial OUT.json
+python golden_reference.py signatures OUT.json
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ def forward(requests: Path, out: Path) -> None:
 def compute(request: dict, arrays: dict) -> dict:
     """Run one model and return what it computed."""
     config = GPT2Config(**{k: v for k, v in request["config"].items() if k not in ("n_ctx", "model_type")})
-    weights = {k.removeprefix("weight/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("weight/")}
+    weights = {
+        k.removeprefix("weight/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("weight/")
+    }
     inputs = {k.removeprefix("input/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("input/")}
     model = GPT2LMHeadModel(config)
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"lm_head.weight"}, missing
     model.tie_weights()
     dtype = getattr(torch, request["dtype"])
     model = model.to(dtype).eval()
@@ -75,7 +78,9 @@ def in_steps(model: torch.nn.Module, inputs: dict, steps: list) -> object:
     for count in steps:
         stop = start + count
         piece = {k: inputs[k][:, start:stop] for k in ("input_ids", "position_ids")}
-        output = model(**piece, **fixed, attention_mask=inputs["attention_mask"][:, :stop], past_key_values=past)
+        output = model(
+            **piece, **fixed, attention_mask=inputs["attention_mask"][:, :stop], past_key_values=past
+        )
         past, start = output.past_key_values, stop
         logits.append(output.logits)
     output.logits = torch.cat(logits, dim=1)
@@ -123,32 +128,90 @@ def initial(out: Path) -> None:
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-MODEL_METHODS = (
-    "__init__ forward from_pretrained save_pretrained resize_token_embeddings prune_heads tie_weights "
-    "init_weights "
-    "post_init get_input_embeddings set_input_embeddings get_output_embeddings num_parameters "
-    "get_memory_footprint "
-    "gradient_checkpointing_enable gradient_checkpointing_disable enable_input_require_grads "
-    "disable_input_require_grads can_generate"
-).split()
-GENERATING_METHODS = "set_output_embeddings prepare_inputs_for_generation _reorder_cache generate".split()
-CONFIG_METHODS = (
-    "__init__ from_pretrained save_pretrained from_dict from_json_file to_dict to_diff_dict to_json_string "
-    "to_json_file update update_from_string"
-).split()
-TOKENIZER_METHODS = (
-    "__init__ __call__ encode encode_plus batch_encode_plus decode batch_decode pad prepare_for_model "
-    "tokenize "
-    "convert_tokens_to_ids convert_ids_to_tokens convert_tokens_to_string from_pretrained save_pretrained "
-    "save_vocabulary add_tokens add_special_tokens get_vocab get_added_vocab num_special_tokens_to_add "
-    "build_inputs_with_special_tokens create_token_type_ids_from_sequences get_special_tokens_mask "
-    "truncate_sequences apply_chat_template clean_up_tokenization sanitize_special_tokens"
-).split()
-ENCODING_METHODS = (
-    "__init__ tokens word_ids words sequence_ids token_to_sequence token_to_word word_to_tokens "
-    "token_to_chars "
-    "char_to_token word_to_chars char_to_word convert_to_tensors to keys values items"
-).split()
+MODEL_METHODS = [
+    "__init__",
+    "forward",
+    "from_pretrained",
+    "save_pretrained",
+    "resize_token_embeddings",
+    "prune_heads",
+    "tie_weights",
+    "init_weights",
+    "post_init",
+    "get_input_embeddings",
+    "set_input_embeddings",
+    "get_output_embeddings",
+    "num_parameters",
+    "get_memory_footprint",
+    "gradient_checkpointing_enable",
+    "gradient_checkpointing_disable",
+    "enable_input_require_grads",
+    "disable_input_require_grads",
+    "can_generate",
+]
+GENERATING_METHODS = ["set_output_embeddings", "prepare_inputs_for_generation", "_reorder_cache", "generate"]
+CONFIG_METHODS = [
+    "__init__",
+    "from_pretrained",
+    "save_pretrained",
+    "from_dict",
+    "from_json_file",
+    "to_dict",
+    "to_diff_dict",
+    "to_json_string",
+    "to_json_file",
+    "update",
+    "update_from_string",
+]
+TOKENIZER_METHODS = [
+    "__init__",
+    "__call__",
+    "encode",
+    "encode_plus",
+    "batch_encode_plus",
+    "decode",
+    "batch_decode",
+    "pad",
+    "prepare_for_model",
+    "tokenize",
+    "convert_tokens_to_ids",
+    "convert_ids_to_tokens",
+    "convert_tokens_to_string",
+    "from_pretrained",
+    "save_pretrained",
+    "save_vocabulary",
+    "add_tokens",
+    "add_special_tokens",
+    "get_vocab",
+    "get_added_vocab",
+    "num_special_tokens_to_add",
+    "build_inputs_with_special_tokens",
+    "create_token_type_ids_from_sequences",
+    "get_special_tokens_mask",
+    "truncate_sequences",
+    "apply_chat_template",
+    "clean_up_tokenization",
+    "sanitize_special_tokens",
+]
+ENCODING_METHODS = [
+    "__init__",
+    "tokens",
+    "word_ids",
+    "words",
+    "sequence_ids",
+    "token_to_sequence",
+    "token_to_word",
+    "word_to_tokens",
+    "token_to_chars",
+    "char_to_token",
+    "word_to_chars",
+    "char_to_word",
+    "convert_to_tensors",
+    "to",
+    "keys",
+    "values",
+    "items",
+]
 
 
 def signatures(out: Path) -> None:
@@ -163,14 +226,22 @@ def signatures(out: Path) -> None:
         "GPT2Tokenizer": TOKENIZER_METHODS,
         "GPT2TokenizerFast": [*TOKENIZER_METHODS, "train_new_from_iterator", "set_truncation_and_padding"],
         "BatchEncoding": ENCODING_METHODS,
-        "GenerationConfig": "__init__ from_pretrained save_pretrained from_model_config validate update to_dict".split(),
-        "TextStreamer": "__init__ put end on_finalized_text".split(),
-        "TextIteratorStreamer": "__init__ on_finalized_text".split(),
+        "GenerationConfig": [
+            "__init__",
+            "from_pretrained",
+            "save_pretrained",
+            "from_model_config",
+            "validate",
+            "update",
+            "to_dict",
+        ],
+        "TextStreamer": ["__init__", "put", "end", "on_finalized_text"],
+        "TextIteratorStreamer": ["__init__", "on_finalized_text"],
     }
+    ends = ("LogitsProcessor", "LogitsWarper", "Criteria", "ProcessorList", "CriteriaList", "Penalty")
     for name in sorted(vars(g)):
-        if name.endswith(("LogitsProcessor", "LogitsWarper", "Criteria", "ProcessorList", "CriteriaList", "Penalty")):
-            if not name.startswith(("TF", "Flax")):
-                wanted[name] = ["__init__", "__call__"]
+        if name.endswith(ends) and not name.startswith(("TF", "Flax")):
+            wanted[name] = ["__init__", "__call__"]
     results = {}
     for cls_name, methods in wanted.items():
         cls = getattr(transformers, cls_name, None) or getattr(g, cls_name)
@@ -181,8 +252,7 @@ def signatures(out: Path) -> None:
 
 
 def described(function: object) -> list:
-    """Return [name, kind, default] for each parameter; a default that JSON cannot hold is named in "
-    "brackets."""
+    """Return [name, kind, default] of each parameter; what JSON cannot hold is named in brackets."""
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
         entry = [parameter.name, parameter.kind.name]

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(ROOT / "tests"))
 
-# hypothesis, because tests/cases.py has the strategies too; which build of torch comes is up to pip's settings.
+# hypothesis, because tests/cases.py has the strategies too; which build of torch comes is up to pip's
+# settings.
 REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2", "hypothesis", "regex", "safetensors")
 # Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
 OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py")
@@ -39,7 +40,11 @@ def main() -> None:
     """Record all, or what --only names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", type=Path, help="interpreter that has " + ", ".join(REQUIREMENTS))
-    parser.add_argument("--only", nargs="*", help="of forward initial signatures config tokenization generation; manifest alone rewrites that")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        help="of forward initial signatures config tokenization generation; manifest alone rewrites that",
+    )
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv")
     GOLDEN.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,8 @@ def record_forward(python: Path) -> None:
 
 def write_manifest(python: Path) -> None:
     """Write which versions were recorded from, and what the files are."""
-    asked = "import json, numpy, torch, transformers as t; print(json.dumps([t.__version__, torch.__version__, numpy.__version__]))"
+    asked = "import json, numpy, torch, transformers as t; "
+    asked += "print(json.dumps([t.__version__, torch.__version__, numpy.__version__]))"
     answer = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True).stdout
     versions: Any = dict(zip(("transformers", "torch", "numpy"), json.loads(answer), strict=True))
     files = {

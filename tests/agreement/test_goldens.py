@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from drivers import DRIVERS
 from golden_cases import (
     STEPS,
@@ -61,9 +62,7 @@ def test_the_explicit_kernel_equals_the_golden_at_every_position(
     config, wanted = config_of(case), golden(case, call)
     tolerance = GOLDEN[dtype if recorded_dtype(config) == "float64" else "float32"]
     model = driver.build(config, weights_of(config), dtype, "eager")
-    output = driver.call(
-        model, **arguments(config, call), output_attentions=True, output_hidden_states=True
-    )
+    output = driver.call(model, **arguments(config, call), output_attentions=True, output_hidden_states=True)
     compared = 0
     for name in ("loss", "logits", "past_key_values", "hidden_states", "attentions", "cross_attentions"):
         if name in wanted:

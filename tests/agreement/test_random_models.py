@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import configs, make_inputs, random_checkpoint
-from drivers import DRIVERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tolerances import REFERENCE
 
+from cases import configs, make_inputs, random_checkpoint
+from drivers import DRIVERS
 from gpt2kit.config import GPT2Config
 from gpt2kit.reference import gpt2
+from tolerances import REFERENCE
 
 PADDINGS = st.sampled_from([None, "none", "left", "right"])
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -84,9 +84,7 @@ def test_the_fused_kernel_equals_the_equations(
     weights = random_checkpoint(config, seed)
     inputs = make_inputs(config, seed, batch=batch, length=length, padding=padding).as_dict()
     wanted = gpt2(config, weights, **inputs)
-    output = driver.call(
-        driver.build(config, weights, dtype, "sdpa"), **inputs, output_hidden_states=True
-    )
+    output = driver.call(driver.build(config, weights, dtype, "sdpa"), **inputs, output_hidden_states=True)
     assert_close(output["logits"], wanted.logits, REFERENCE[dtype], "logits")
     assert_close(output["hidden_states"], wanted.hidden_states, REFERENCE[dtype], "hidden states")
     assert_close(output["past_key_values"], wanted.past_key_values, REFERENCE[dtype], "cache")
@@ -125,10 +123,10 @@ def test_the_cache_changes_nothing(
         )
         past, start = output["past"], end
         logits.append(output["logits"])
-    # A query that sees padding only looks at later positions too (4.34 does so), and in pieces there are none.
+    # A query that sees padding only looks at later positions too, as in 4.34; and in pieces there are none.
     sighted = np.ones(ids.shape, bool) if mask is None else mask.cumsum(1) > 0  # [B, T]
     tolerance = REFERENCE["float64"]
     assert_close(np.concatenate(logits, axis=1)[sighted], wanted.logits[sighted], tolerance, "logits")
-    kept = np.asarray(wanted.past_key_values).transpose(2, 4, 0, 1, 3, 5)[sighted]  # [visible, L, 2, H, K]
-    cache = output["past_key_values"].transpose(2, 4, 0, 1, 3, 5)[sighted]  # [visible, L, 2, H, K]
+    kept = np.asarray(wanted.past_key_values).transpose(2, 4, 0, 1, 3, 5)[sighted]  # [sighted, L, 2, H, K]
+    cache = output["past_key_values"].transpose(2, 4, 0, 1, 3, 5)[sighted]  # [sighted, L, 2, H, K]
     assert_close(cache, kept, tolerance, "cache")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.torch.cache import GPT2Cache
-from gpt2kit.torch.layers import padding_bias
+from gpt2kit.torch.mask import padding_bias
 
 __all__ = [
     "embed",

@@ -40,8 +40,10 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
         transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2LMHeadModel.
 
     Example:
-        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3,
-        n_head=3)).eval() >>> model(torch.tensor([[2, 3, 5, 7, 11]])).logits.shape
+        >>> import torch
+        >>> config = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
+        >>> model = GPT2LMHeadModel(config).eval()
+        >>> model(torch.tensor([[2, 3, 5, 7, 11]])).logits.shape
         torch.Size([1, 5, 101])
     """
 

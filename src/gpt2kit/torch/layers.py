@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.torch.activation import Activation
 from gpt2kit.torch.cache import Slot, append
+from gpt2kit.torch.mask import complete_bias, hiding, without_autocast
 from gpt2kit.torch.product import project
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "Unembedding",
     "attend",
     "attend_sdpa",
-    "complete_bias",
     "uses_sdpa",
 ]
 
@@ -153,7 +153,9 @@ def attend_sdpa(
     """
     dtype = value.dtype
     if upcast:
-        query, key, value = (each.to(torch.promote_types(dtype, torch.float32)) for each in (query, key, value))
+        query, key, value = (
+            each.to(torch.promote_types(dtype, torch.float32)) for each in (query, key, value)
+        )
     if is_causal:
         bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
     rate = dropout.p if dropout.training else 0.0
@@ -170,65 +172,6 @@ def attend_sdpa(
 def uses_sdpa(kernel: str, output_attentions: bool, head_mask: object) -> bool:
     """Tell which kernel serves a call: the weights themselves are only there in the explicit one."""
     return kernel != "eager" and not output_attentions and head_mask is None
-
-
-# --------------------------------------------------------------------------- masks
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the dtype that autocast computes in on a device; None where it is off."""
-    if device.type == "meta" or not torch.is_autocast_enabled(device.type):  # meta has no autocast to ask for
-        return None
-    return torch.get_autocast_dtype(device.type)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off for a block, where it is on."""
-    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
-
-
-def score_dtype(states: Tensor, upcast: bool) -> torch.dtype:
-    """Return the dtype in which attention scores of these hidden states are computed."""
-    lower = autocast_dtype(states.device)
-    dtype = states.dtype if lower is None or states.dtype == torch.float64 else lower  # it leaves float64 alone
-    return torch.promote_types(dtype, torch.float32) if upcast else dtype
-
-
-def hiding(dtype: torch.dtype) -> float:
-    """Return what is added to a score to hide it: half of the dtype's minimum.
-
-    A score is lost beside this number, so a hidden position has weight 0, and where every position of a row
-    is hidden the weights are those of 4.34, without NaN. Half, because a position hidden both as later and as
-    padding gets it twice, and because fused kernels multiply it by log2(e): with the whole minimum both would
-    overflow.
-    """
-    return torch.finfo(dtype).min / 2
-
-
-def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask of ones (to see) and zeros (not to see) into what is added to the scores."""
-    return (1.0 - mask.to(dtype)) * hiding(dtype)
-
-
-def complete_bias(
-    bias: Tensor | None, T: int, S: int, dtype: torch.dtype, device: torch.device
-) -> Tensor | None:
-    """Hide the later positions as well, for the fused kernel, which can do only one of the two by itself.
-
-    Args:
-        bias: Padding, [B, 1, 1, S]; or complete already, [B, 1, T, S]; or None.
-        T: Queries, which are the last T of S positions.
-        S: Keys.
-        dtype: Of the scores.
-        device: Of the scores.
-
-    Returns:
-        [B, 1, T, S] or [1, 1, T, S]; or None where nothing is padded and the kernel's own causal mask will do.
-    """
-    if T == 1 or (bias is None and T == S) or (bias is not None and bias.size(-2) == T):
-        return bias
-    later = torch.full((T, S), hiding(dtype), dtype=dtype, device=device).triu(S - T + 1)  # [T, S]
-    return later[None, None] if bias is None else later + bias  # [1, 1, T, S] or [B, 1, T, S]
 
 
 # --------------------------------------------------------------------------- modules
@@ -321,7 +264,9 @@ class GPT2Attention(nn.Module):
         if layer_past is not None:
             key, value = append(layer_past, key, value)  # [B, H, S, K] each
 
-        bias, is_causal = (encoder_attention_mask, False) if self.is_cross_attention else (attention_mask, True)
+        bias, is_causal = (
+            (encoder_attention_mask, False) if self.is_cross_attention else (attention_mask, True)
+        )
         weights = None
         if uses_sdpa(kernel, bool(output_attentions), head_mask):
             mixed = attend_sdpa(

@@ -17,7 +17,8 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.torch import arguments
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.fresh import unfilled_while_loading
-from gpt2kit.torch.layers import GPT2Block, complete_bias, padding_bias, score_dtype, uses_sdpa
+from gpt2kit.torch.layers import GPT2Block, uses_sdpa
+from gpt2kit.torch.mask import complete_bias, padding_bias, score_dtype
 from gpt2kit.torch.outputs import BaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 
@@ -39,8 +40,10 @@ class GPT2Model(GPT2PreTrainedModel):
         transformers v4.34.0, models/gpt2/modeling_gpt2.py, GPT2Model.
 
     Example:
-        >>> model = GPT2Model(GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3,
-        n_head=3)).eval() >>> model(torch.tensor([[2, 3, 5, 7, 11]])).last_hidden_state.shape
+        >>> import torch
+        >>> config = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
+        >>> model = GPT2Model(config).eval()
+        >>> model(torch.tensor([[2, 3, 5, 7, 11]])).last_hidden_state.shape
         torch.Size([1, 5, 33])
     """
 

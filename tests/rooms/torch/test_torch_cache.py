@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import B, T, make_inputs, random_checkpoint, tiny_config
 
+from cases import B, T, make_inputs, random_checkpoint, tiny_config
 from gpt2kit import GPT2LMHeadModel
 from gpt2kit.errors import LengthError
 from gpt2kit.torch import GPT2Cache
@@ -116,7 +116,10 @@ def test_plain_tuples_and_lists_are_taken(model: Any, wanted: torch.Tensor, kind
 @torch.no_grad()
 def test_reordering_takes_sequences_of_the_batch(model: Any, wanted: torch.Tensor) -> None:
     past = model(IDS[:, :4], past_key_values=GPT2Cache.empty(CONFIG)).past_key_values
-    for swapped in (past.reorder(torch.tensor([1, 0, 1])), model._reorder_cache(past, torch.tensor([1, 0, 1]))):
+    for swapped in (
+        past.reorder(torch.tensor([1, 0, 1])),
+        model._reorder_cache(past, torch.tensor([1, 0, 1])),
+    ):
         rest = model(IDS[[1, 0, 1], 4:], past_key_values=swapped).logits
         torch.testing.assert_close(rest, wanted[[1, 0, 1], 4:])
     plain = model._reorder_cache(past.to_legacy(), torch.tensor([1, 0]))

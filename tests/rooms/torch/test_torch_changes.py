@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import make_inputs, random_checkpoint, tiny_config
 from torch import nn
 
+from cases import make_inputs, random_checkpoint, tiny_config
 from gpt2kit import GPT2LMHeadModel, GPT2Model
 from gpt2kit.errors import InputError
 
@@ -62,7 +62,9 @@ def test_resizing_pads_to_a_multiple() -> None:
     assert model.resize_token_embeddings(133) is same
 
 
-@pytest.mark.parametrize("given", [{"new_num_tokens": 0}, {"pad_to_multiple_of": 1.5}, {"pad_to_multiple_of": 0}])
+@pytest.mark.parametrize(
+    "given", [{"new_num_tokens": 0}, {"pad_to_multiple_of": 1.5}, {"pad_to_multiple_of": 0}]
+)
 def test_sizes_that_are_none_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(given))):
         make().resize_token_embeddings(**given)
@@ -214,7 +216,11 @@ def test_the_attributes_that_other_libraries_ask_for() -> None:
     body = model.transformer
     assert model.base_model is body
     assert body.base_model is body
-    assert (model.base_model_prefix, model.main_input_name, model.framework) == ("transformer", "input_ids", "pt")
+    assert (model.base_model_prefix, model.main_input_name, model.framework) == (
+        "transformer",
+        "input_ids",
+        "pt",
+    )
     assert (model.dtype, model.device) == (torch.float64, torch.device("cpu"))
     assert model.supports_gradient_checkpointing
     assert model._no_split_modules == ["GPT2Block"]
@@ -269,7 +275,9 @@ def test_a_step_of_generation_gets_what_the_past_has_not_seen() -> None:
     assert first["position_ids"].tolist() == [[1, 0, 1, 2, 3], [0, 1, 2, 3, 4]]
     assert first["use_cache"] is True
     past = model(IDS[:, :3]).past_key_values
-    then = model.prepare_inputs_for_generation(IDS, past_key_values=past, attention_mask=mask, token_type_ids=IDS)
+    then = model.prepare_inputs_for_generation(
+        IDS, past_key_values=past, attention_mask=mask, token_type_ids=IDS
+    )
     assert torch.equal(then["input_ids"], IDS[:, 3:])
     assert torch.equal(then["token_type_ids"], IDS[:, 3:])
     assert then["position_ids"].tolist() == [[2, 3], [3, 4]]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import SIZES, B, E, T, make_inputs, random_checkpoint, tiny_config
 from torch import nn
 
+from cases import SIZES, B, E, T, make_inputs, random_checkpoint, tiny_config
 from gpt2kit import GPT2Config, GPT2LMHeadModel, GPT2Model
 from gpt2kit.errors import ConfigError, InputError, LengthError
 from gpt2kit.reference import gpt2
@@ -17,7 +17,9 @@ from gpt2kit.reference import gpt2
 IDS = torch.from_numpy(make_inputs(tiny_config()).input_ids)
 
 
-def make(case: str = "default", cls: type[Any] = GPT2LMHeadModel, kernel: str = "auto", **changes: Any) -> Any:
+def make(
+    case: str = "default", cls: type[Any] = GPT2LMHeadModel, kernel: str = "auto", **changes: Any
+) -> Any:
     """Make a float64 model in evaluation mode, of the weights that goldens are made of."""
     config = tiny_config(case, **changes)
     state = {name: torch.from_numpy(value) for name, value in random_checkpoint(config).items()}
@@ -109,9 +111,9 @@ def test_logits_to_keep_gives_the_last_logits_alone() -> None:
     wanted = model(IDS).logits
     for count in (1, 2, T):
         torch.testing.assert_close(model(IDS, logits_to_keep=count).logits, wanted[:, -count:])
-    with pytest.raises(InputError, match="logits_to_keep=1 .* a loss needs all"):
+    with pytest.raises(InputError, match=r"logits_to_keep=1 .* a loss needs all"):
         model(IDS, labels=IDS, logits_to_keep=1)
-    with pytest.raises(InputError, match="logits_to_keep=-1"):
+    with pytest.raises(InputError, match=r"logits_to_keep=-1"):
         model(IDS, logits_to_keep=-1)
 
 
@@ -139,7 +141,8 @@ def test_auto_takes_the_fused_kernel_unless_weights_are_asked_for(monkeypatch: p
     model, calls = make(), []
     real = nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        "gpt2kit.torch.layers.F.scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k)
+        "gpt2kit.torch.layers.F.scaled_dot_product_attention",
+        lambda *a, **k: calls.append(1) or real(*a, **k),
     )
     model(IDS)
     assert len(calls) == 3
@@ -155,12 +158,16 @@ def test_auto_takes_the_fused_kernel_unless_weights_are_asked_for(monkeypatch: p
 
 @pytest.mark.parametrize("asked", [{"output_attentions": True}, {"head_mask": torch.ones(3)}])
 def test_the_fused_kernel_by_name_refuses_what_it_cannot_do(asked: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(asked))} needs the attention weights.*'auto' or 'eager'"):
+    with pytest.raises(
+        InputError, match=f"{next(iter(asked))} needs the attention weights.*'auto' or 'eager'"
+    ):
         make(kernel="sdpa")(IDS, **asked)
 
 
 def test_an_unknown_kernel_is_refused_wherever_it_is_named() -> None:
-    with pytest.raises(ConfigError, match="attn_implementation='flash' is not known; it is one of auto, eager"):
+    with pytest.raises(
+        ConfigError, match="attn_implementation='flash' is not known; it is one of auto, eager"
+    ):
         make().set_attn_implementation("flash")
     with pytest.raises(ConfigError, match="'flash_attention_2'"):
         GPT2Model(tiny_config(attn_implementation="flash_attention_2"))
@@ -352,7 +359,9 @@ def test_arguments_that_cannot_be_honoured_are_refused_in_a_sentence(arguments: 
 def test_more_positions_than_the_model_has_are_refused_with_both_numbers() -> None:
     model = make()
     assert model(torch.zeros(1, 13, dtype=torch.long)).logits.shape == (1, 13, 101)
-    with pytest.raises(LengthError, match=r"^14 positions were given, and the model has n_positions=13\. Shorten"):
+    with pytest.raises(
+        LengthError, match=r"^14 positions were given, and the model has n_positions=13\. Shorten"
+    ):
         model(torch.zeros(1, 14, dtype=torch.long))
     past = model(torch.zeros(1, 11, dtype=torch.long)).past_key_values
     with pytest.raises(LengthError, match=r"14 positions were given \(11 in past_key_values and 3 new\)"):
@@ -362,7 +371,9 @@ def test_more_positions_than_the_model_has_are_refused_with_both_numbers() -> No
 def test_a_mask_without_the_past_is_refused_with_the_way_out() -> None:
     model = make()
     past = model(IDS[:, :3]).past_key_values
-    with pytest.raises(InputError, match=r"\[2, 5\] \(3 in past_key_values and 2 new: give ones for the past"):
+    with pytest.raises(
+        InputError, match=r"\[2, 5\] \(3 in past_key_values and 2 new: give ones for the past"
+    ):
         model(IDS[:, 3:], past_key_values=past, attention_mask=torch.ones(B, 2))
 
 
@@ -396,7 +407,9 @@ def test_the_model_is_compiled_in_one_graph_with_mask_and_cache() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     mask = torch.tensor([[0, 1, 1, 1, 1], [1] * T])
-    torch.testing.assert_close(compiled(IDS, attention_mask=mask).logits, model(IDS, attention_mask=mask).logits)
+    torch.testing.assert_close(
+        compiled(IDS, attention_mask=mask).logits, model(IDS, attention_mask=mask).logits
+    )
     with torch.no_grad():
         past = compiled(IDS[:, :3]).past_key_values
         rest = compiled(IDS[:, 3:], past_key_values=past).logits
@@ -416,7 +429,9 @@ def test_the_model_is_exported_with_a_length_of_its_own() -> None:
     for stop in (3, T):
         given = (IDS[:, :stop], mask[:, :stop])
         wanted = model(given[0], attention_mask=given[1]).logits
-        torch.testing.assert_close(exported(given[0], attention_mask=given[1], use_cache=False).logits, wanted)
+        torch.testing.assert_close(
+            exported(given[0], attention_mask=given[1], use_cache=False).logits, wanted
+        )
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, and its tracer warns of Python values

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import tiny_config
 from torch import nn
 
+from cases import tiny_config
 from gpt2kit import GPT2Config, GPT2LMHeadModel, GPT2Model
 from gpt2kit.torch.layers import Conv1D
 
