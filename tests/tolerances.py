@@ -1,7 +1,7 @@
 """How far two computations of the same thing may lie apart, each with its reason.
 
 A tolerance was measured: the largest error over the cases and seeds of the tests that use it, times ten.
-It is taken absolutely and relatively at once (|a - b| <= t + t |b|), as tiny models compute numbers of order 1.
+It is taken absolutely and relatively at once, |a - b| <= t + t |b|; tiny models compute numbers of order 1.
 """
 
 from __future__ import annotations
