@@ -298,6 +298,10 @@ def test_the_same_seed_writes_the_same_text(generate):
     assert one == same != other
 
 
+def test_a_seed_that_decides_nothing_is_told(generate):
+    assert "the seed changes nothing" in generate("a", "--seed", "3", "--max-new-tokens", "2").stderr
+
+
 def test_a_seed_that_was_not_given_is_told_and_repeats_the_text(generate):
     sample = ("a", "--do-sample", "--top-k", "0", "--max-new-tokens", "13")
     first = generate(*sample)

@@ -143,6 +143,8 @@ class Writer:
             config.pad_token_id = plan.pad_token_id  # else `generate` would tell the user that it did so
         if config.do_sample and seed is None:
             seed = secrets.randbelow(2**32)
+        if seed is not None and not config.do_sample and not self.quiet:
+            note("the seed changes nothing: without --do-sample nothing is drawn")
         return Job(prompt, ids, config, plan, seed if config.do_sample else None)
 
     def translate(self, options: dict[str, Any]) -> dict[str, Any]:
