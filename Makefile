@@ -12,7 +12,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model write a text
-	@$(BIN)/gpt2kit generate --seed 7
+	@$(BIN)/gpt2kit generate "ROMEO:" --seed 7
 
 test: $(VENV)/.dev ## install what the tests need and run them all
 	@$(BIN)/python -m pytest
