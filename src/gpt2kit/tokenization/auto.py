@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.hub import HubOptions, locate_optional
 from gpt2kit.tokenization.fast import GPT2TokenizerFast
-from gpt2kit.tokenization.folder import OFFICIAL
+from gpt2kit.tokenization.folder import OFFICIAL, read_json
 from gpt2kit.tokenization.slow import GPT2Tokenizer
 
 __all__ = ["AutoTokenizer"]
@@ -71,14 +70,10 @@ class AutoTokenizer:
 
 def _model_type(name: str | os.PathLike[str], options: HubOptions) -> str | None:
     """Return the model type that config.json names, None where the tokenizer's own files know better."""
-    saved = locate_optional(name, "tokenizer_config.json", options)
-    if saved is not None and "tokenizer_class" in saved.read_text(encoding="utf-8", errors="replace"):
+    saved = read_json(locate_optional(name, "tokenizer_config.json", options), "tokenizer_config.json")
+    if saved.get("tokenizer_class") is not None:
         return None
-    path = locate_optional(name, "config.json", options)
-    if path is None:
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TokenizerError(f"{path} is no JSON ({error}). Save the model again.") from error
-    return value.get("model_type") if isinstance(value, dict) else None
+    model_type: str | None = read_json(locate_optional(name, "config.json", options), "config.json").get(
+        "model_type"
+    )
+    return model_type

@@ -22,7 +22,7 @@ from gpt2kit.atomic import atomic_write_text
 from gpt2kit.errors import FileNotInRepositoryError, InputError, TokenizerError
 from gpt2kit.hub import HubOptions, find_folder, locate_optional
 from gpt2kit.tokenization.bpe import END_OF_TEXT, Pair
-from gpt2kit.tokenization.special import NAMED, SpecialTokens, as_token
+from gpt2kit.tokenization.special import NAMED, SpecialTokens, as_token, copy_token
 
 __all__ = [
     "FILES",
@@ -34,6 +34,7 @@ __all__ = [
     "has_bos_template",
     "portable_json",
     "read_folder",
+    "read_json",
     "read_model",
     "to_json",
 ]
@@ -99,7 +100,7 @@ def read_folder(
     ):
         return SavedTokenizer({"merges_file": PACKAGED_MERGES}, {"model_max_length": packaged})
 
-    config = _read_json(locate_optional(name, _CONFIG, options), _CONFIG)
+    config = read_json(locate_optional(name, _CONFIG, options), _CONFIG)
     _check_class(config.pop("tokenizer_class", None), class_name, name)
     saved = SavedTokenizer()
     for argument, filename in FILES.items():
@@ -135,7 +136,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, int], list[Pair]
     Raises:
         TokenizerError: The file describes another kind of tokenizer than GPT-2's.
     """
-    whole = _read_json(Path(path), "tokenizer.json")
+    whole = read_json(Path(path), "tokenizer.json")
     model, words = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
     by_words = words.get("type") == "ByteLevel" and words.get("use_regex", True)
     if model.get("type", "BPE") != "BPE" or "merges" not in model or not by_words or model.get("dropout"):
@@ -355,15 +356,15 @@ def _read_special_tokens(
     saved: SavedTokenizer, config: dict[str, Any], name: str | os.PathLike[str], options: HubOptions
 ) -> None:
     """Fill in the added tokens and their roles from all files that know of them."""
-    roles = _read_json(locate_optional(name, "special_tokens_map.json", options), "special_tokens_map.json")
+    roles = read_json(locate_optional(name, "special_tokens_map.json", options), "special_tokens_map.json")
     by_id = config.pop("added_tokens_decoder", None)
     if by_id is not None:
         saved.added = {int(index): as_token(token) for index, token in by_id.items()}
     else:
-        numbers = _read_json(locate_optional(name, "added_tokens.json", options), "added_tokens.json")
+        numbers = read_json(locate_optional(name, "added_tokens.json", options), "added_tokens.json")
         saved.added = {index: AddedToken(token) for token, index in numbers.items()}
         if "tokenizer_file" in saved.files:  # it knows the flags as well
-            listed = _read_json(saved.files["tokenizer_file"], "tokenizer.json").get("added_tokens") or []
+            listed = read_json(saved.files["tokenizer_file"], "tokenizer.json").get("added_tokens") or []
             for entry in listed:
                 saved.added[entry["id"]] = as_token({k: v for k, v in entry.items() if k != "id"})
         config.update({key: value for key, value in roles.items() if key in NAMED})
@@ -386,6 +387,10 @@ def _read_special_tokens(
         if role in config or role in roles:
             saved.options[role] = resolve(config.pop(role, roles.get(role)))
     defaults = dict.fromkeys(("bos_token", "eos_token", "unk_token"), AddedToken(END_OF_TEXT))
+    for token in [token for role in NAMED if (token := saved.options.get(role)) is not None]:
+        for index, known in saved.added.items():
+            if known.content == token.content:  # a role with flags of its own knows better
+                saved.added[index] = copy_token(token, special=True)
     taken = {
         token.content for token in {**defaults, **saved.options}.values() if isinstance(token, AddedToken)
     }
@@ -407,7 +412,7 @@ def _check_class(saved: str | None, class_name: str, name: str | os.PathLike[str
         )
 
 
-def _read_json(path: Path | None, what: str) -> dict[str, Any]:
+def read_json(path: Path | None, what: str) -> dict[str, Any]:
     """Read a JSON object, empty where there is no file."""
     if path is None:
         return {}
