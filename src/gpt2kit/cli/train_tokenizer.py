@@ -18,7 +18,10 @@ __all__ = ["train_tokenizer"]
 def train_tokenizer(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files to learn from.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write, made if need be.", show_default=False)
+        Path,
+        typer.Option(
+            "--out", "--output", "-o", help="The folder to write, made if need be.", show_default=False
+        ),
     ],
     vocab_size: Annotated[
         int, typer.Option(help="Tokens to have: special tokens, 256 bytes, and merges.")
