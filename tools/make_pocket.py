@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -39,7 +38,8 @@ SETTINGS = (
     "--warmup-steps 50 --beta2 0.99 --precision bf16 --eval-every 100 --save-every 100 "
     "--save-dtype float16 --seed 1337"
 )
-GENERATION = {"do_sample": True, "temperature": 0.8, "top_k": 50, "max_new_tokens": 200}
+GENERATION = {"pad_token_id": 0, "do_sample": True, "temperature": 0.8, "top_k": 50}
+SAMPLE = "generate --seed 7 --max-new-tokens 160"
 EXCERPT_CHARACTERS = 3000
 """Length of the held-out text that the tests carry."""
 
@@ -72,6 +72,7 @@ def export(run: Path) -> None:
     for path in (run / "best").iterdir():
         shutil.copyfile(path, POCKET / path.name)
     settings = json.loads((run / "best" / "generation_config.json").read_text(encoding="utf-8"))
+    del settings["_from_model_config"]  # these are settings of their own, not to be derived again
     atomic_write_text(
         POCKET / "generation_config.json", json.dumps({**settings, **GENERATION}, indent=2) + "\n"
     )
@@ -91,16 +92,17 @@ def measure(run: Path, text: Path) -> dict[str, Any]:
     excerpt = content[start : start + EXCERPT_CHARACTERS]
     ids = tokenizer(excerpt, return_tensors="pt")["input_ids"]  # [1, T]
     greedy = model.generate(
-        tokenizer("ROMEO:\n", return_tensors="pt")["input_ids"], do_sample=False, max_new_tokens=40
+        tokenizer("ROMEO:\n", return_tensors="pt")["input_ids"],
+        do_sample=False,
+        temperature=1.0,
+        max_new_tokens=40,
     )
-    torch.manual_seed(7)
-    sample = model.generate(tokenizer("ROMEO:\n", return_tensors="pt")["input_ids"], max_new_tokens=160)
     return {
         "held_out": held_out,
         "learnt": learnt,
         "shards": trainer.run.data,
         "parameters": model.num_parameters(),
-        "sample": tokenizer.decode(sample[0]),
+        "sample": sample(),
         "tests": {
             "excerpt": excerpt,
             "excerpt_loss": mean_loss(model, ids[0].numpy()),
@@ -110,6 +112,12 @@ def measure(run: Path, text: Path) -> dict[str, Any]:
             "greedy_text": tokenizer.decode(greedy[0]),
         },
     }
+
+
+def sample() -> str:
+    """Let the command write what the card shows."""
+    command = [sys.executable, "-m", "gpt2kit", *shlex.split(SAMPLE)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def mean_loss(model: GPT2LMHeadModel, tokens: Any) -> float:
@@ -139,6 +147,8 @@ def card(run: Path, numbers: dict[str, Any]) -> str:
     evaluations = [record for record in records if "eval_loss" in record]
     best = min(evaluations, key=lambda record: record["eval_loss"])
     last = steps[-50:]
+    state = torch.load(run / "last" / "training_state.pt", weights_only=True)
+    threads = state["environment"]["threads"]
     shards = numbers["shards"]
     bytes_per_token = shards.evaluation.bytes / len(shards.evaluation)
     bits = numbers["held_out"] / 0.6931471805599453 / bytes_per_token
@@ -151,6 +161,7 @@ def card(run: Path, numbers: dict[str, Any]) -> str:
     return CARD.format(
         command=command,
         settings=settings,
+        sample_command=SAMPLE,
         rows=rows,
         parameters=f"{numbers['parameters']:,}",
         steps=len(steps),
@@ -165,7 +176,7 @@ def card(run: Path, numbers: dict[str, Any]) -> str:
         perplexity=f"{2.718281828459045 ** numbers['held_out']:.2f}",
         bits=f"{bits:.3f}",
         minutes=f"{steps[-1]['seconds'] / 60:.0f}",
-        hardware=f"{os.cpu_count()} cores of an {processor()}",
+        hardware=f"{threads} thread(s) of an {processor()}",
         versions=f"gpt2kit {gpt2kit.__version__}, PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}",
         sha256=TEXT_SHA256,
@@ -194,7 +205,8 @@ else: names in capitals, short speeches, blank verse that rarely means anything.
 ```
 
 Run by `tools/make_pocket.py`: {steps} steps of 8,192 tokens ({seen} in all, {epochs} times through the
-text), seed 1337, {minutes} minutes on {hardware}, shared with other work. {versions}.
+text), seed 1337, {minutes} minutes on {hardware}, shared with other work.
+{versions}.
 The first nine tenths of the text ({train_tokens} tokens) were learnt, the last tenth ({eval_tokens}) was
 held out; the vocabulary was made from the first nine tenths too. These are the weights of step {best}, the
 best of:
@@ -227,7 +239,7 @@ Trying gpt2kit without a download, tests, lessons: a real trained GPT-2 that run
 
 ## A sample
 
-`gpt2kit generate "ROMEO:"` with the settings of its generation_config.json ({settings}):
+`gpt2kit {sample_command}`, with the settings of its generation_config.json ({settings}):
 
     {sample}
 """

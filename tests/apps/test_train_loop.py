@@ -104,22 +104,29 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_by_bit(t
         assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_and_becomes_the_same(text, tmp_path):
-    Trainer(make(text, tmp_path / "whole")).fit()
+@pytest.mark.parametrize(
+    ("save_every", "killed_at", "saved_at"),
+    [(5, 8, 5), (4, 10, 8)],
+    ids=["in-an-evaluation", "after-an-evaluation"],
+)
+def test_a_killed_run_goes_on_from_its_last_checkpoint_and_becomes_the_same(
+    text, tmp_path, save_every, killed_at, saved_at
+):
+    Trainer(make(text, tmp_path / "whole", save_every=save_every)).fit()
 
     class Killed(BaseException):
         pass
 
     class Kill(Observer):
         def stepped(self, record):
-            if record["step"] == 8:  # the last checkpoint was at 5, an evaluation is due now
+            if record["step"] == killed_at:
                 raise Killed
 
     with pytest.raises(Killed):
-        Trainer(make(text, tmp_path / "killed"), Kill()).fit()
+        Trainer(make(text, tmp_path / "killed", save_every=save_every), Kill()).fit()
     run = resume(tmp_path / "killed")
     trainer = Trainer(run)
-    assert trainer.step == 5
+    assert trainer.step == saved_at
     assert trainer.fit()
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 

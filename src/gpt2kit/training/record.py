@@ -88,7 +88,7 @@ class RunFolder:
             try:
                 stack.enter_context(folder_lock(self.path, timeout=0))
             except StorageError as error:
-                if error.__cause__ is not None:  # the folder cannot be written at all
+                if not isinstance(error.__cause__, TimeoutError):  # the folder cannot be written at all
                     raise
                 raise TrainingError(
                     f"Another process is training in {self.path}: "
