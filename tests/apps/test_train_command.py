@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -91,6 +92,18 @@ def test_a_dry_run_writes_nothing(text, tmp_path):
     assert "23,331 parameters" in result.stdout
     assert "nothing was written" in result.stdout
     assert list(tmp_path.iterdir()) == [text]
+
+
+MATERIAL = os.environ.get("GPT2KIT_MATERIAL")
+
+
+@pytest.mark.skipif(MATERIAL is None, reason="GPT2KIT_MATERIAL names no folder with tiny Shakespeare")
+def test_tiny_shakespeare_has_the_number_of_tokens_that_is_known():
+    text = Path(str(MATERIAL)) / "text" / "tinyshakespeare.txt"
+    result = gpt2kit(text, "--tokenizer", "gpt2", "--dry-run")
+    assert "301,966 tokens of a vocabulary of 50,257; held out: 36,059 tokens" in " ".join(
+        result.stdout.split()
+    )
 
 
 def test_quiet_says_nothing(text, tmp_path):
