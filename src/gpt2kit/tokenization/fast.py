@@ -7,6 +7,7 @@ up, and turns what it returns into a `BatchEncoding`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -367,7 +368,7 @@ class GPT2TokenizerFast(TokenizerBase):
             length: How many texts there are, for the progress bar.
             new_special_tokens: Further special tokens.
             special_tokens_map: Special token of this tokenizer -> its name in the new one.
-            **kwargs: min_frequency (0) and the other arguments of `tokenizers.trainers.BpeTrainer`.
+            **kwargs: min_frequency (0), max_token_length and show_progress, as in `train.train_bpe`.
 
         Returns:
             The new tokenizer; its roles are those of this one.
@@ -428,8 +429,9 @@ class GPT2TokenizerFast(TokenizerBase):
         return self._tokenizer.token_to_id(token) is not None
 
     def _insert(self, tokens: Sequence[AddedToken]) -> None:
-        for token in tokens:  # one by one, to keep their order among special and other tokens
-            (self._tokenizer.add_special_tokens if token.special else self._tokenizer.add_tokens)([token])
+        for special, run in itertools.groupby(tokens, key=lambda token: token.special):  # ids in this order
+            add = self._tokenizer.add_special_tokens if special else self._tokenizer.add_tokens
+            add(list(run))
         self._added_tokens = self._tokenizer.get_added_tokens_decoder()
         self._start_decoding()
 

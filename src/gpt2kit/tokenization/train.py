@@ -36,8 +36,8 @@ def train_bpe(
     special_tokens: Sequence[str | AddedToken] = (END_OF_TEXT,),
     length: int | None = None,
     show_progress: bool = False,
+    max_token_length: int | None = None,
     normalizer: Any = None,
-    **trainer_options: Any,
 ) -> Tokenizer:
     """Train a byte-level BPE.
 
@@ -49,8 +49,8 @@ def train_bpe(
         special_tokens: Tokens that get the first ids and are never cut; texts are cut at them.
         length: How many texts there are, for the progress bar.
         show_progress: Whether to show a progress bar on stderr.
+        max_token_length: Longest token in bytes; None is no limit.
         normalizer: What the library does to the texts first; GPT-2 has none.
-        **trainer_options: Further arguments of `tokenizers.trainers.BpeTrainer`.
 
     Returns:
         The trained tokenizer, for `GPT2TokenizerFast(tokenizer_object=...)`.
@@ -75,7 +75,7 @@ def train_bpe(
         special_tokens=list(special_tokens),
         initial_alphabet=_ALPHABET,
         show_progress=show_progress,
-        **trainer_options,
+        max_token_length=max_token_length,
     )
     special = [str(getattr(token, "content", token)) for token in special_tokens]
     tokenizer.train_from_iterator(_between(texts, special), trainer=trainer, length=length)
