@@ -204,7 +204,8 @@ else: names in capitals, short speeches, blank verse that rarely means anything.
 {command}
 ```
 
-Exported and measured by `tools/make_pocket.py`. {steps} steps of 8,192 tokens ({seen} in all, {epochs} times through the
+Exported and measured by `tools/make_pocket.py`.
+{steps} steps of 8,192 tokens ({seen} in all, {epochs} times through the
 text), seed 1337, {minutes} minutes on {hardware}, shared with other work.
 {versions}.
 The first nine tenths of the text ({train_tokens} tokens) were learnt, the last tenth ({eval_tokens}) was
