@@ -14,7 +14,7 @@ from gpt2kit.tokenization.bpe import Pair, check_fit
 from gpt2kit.tokenization.folder import as_pairs, read_model
 from gpt2kit.tokenization.slow import load_model
 
-__all__ = ["READ", "configure", "make_backend", "parts_of"]
+__all__ = ["READ", "configure", "make_backend", "parts_of", "take_lengths"]
 
 # How to read each value of a result off the library's encoding.
 READ: dict[str, Any] = {
@@ -114,3 +114,20 @@ def configure(
         special_tokens=[{"id": "bos", "ids": [index], "tokens": [token]}],
     )
     backend.post_processor = processors.Sequence([offsets, template]) if trim_offsets else template
+
+
+def take_lengths(backend: Tokenizer) -> dict[str, str]:
+    """Switch truncation and padding off, which each call decides about, and return what they were set to.
+
+    Returns:
+        "truncation_side", "padding_side" and "pad_token", as far as the file had them.
+    """
+    found = {}
+    if backend.truncation is not None:
+        found["truncation_side"] = backend.truncation["direction"]
+        backend.no_truncation()
+    if backend.padding is not None:
+        found["padding_side"] = backend.padding["direction"]
+        found["pad_token"] = backend.padding["pad_token"]
+        backend.no_padding()
+    return found

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers
 from gpt2kit.errors import InputError, LengthError, TokenizerError
 from gpt2kit.tokenization import corpus, train
 from gpt2kit.tokenization.assemble import CallOptions, check_text
-from gpt2kit.tokenization.backend import READ, configure, make_backend, parts_of
+from gpt2kit.tokenization.backend import READ, configure, make_backend, parts_of, take_lengths
 from gpt2kit.tokenization.base import TokenizerBase
 from gpt2kit.tokenization.batch import BatchEncoding
 from gpt2kit.tokenization.bpe import END_OF_TEXT, write_merges, write_vocabulary
@@ -100,7 +100,11 @@ class GPT2TokenizerFast(TokenizerBase):
         self._tokenizer = make_backend(vocab_file, merges_file, tokenizer_file, backend, added)
         self._add_prefix_space, self._add_bos_token = bool(add_prefix_space), bool(own["add_bos_token"])
         self._trim_offsets = bool(trim_offsets)
-        self._take_lengths_of_backend(kwargs, roles)
+        for key, value in take_lengths(self._tokenizer).items():  # what a tokenizer.json fixes, unless told
+            if key == "pad_token":
+                roles[key] = roles[key] or value
+            elif key not in kwargs:
+                setattr(self, key, value)
         # Asked once: the answer takes a copy of the whole vocabulary.
         self._lacks_bytes = not CHAR_TO_BYTE.keys() <= self._tokenizer.get_vocab(False).keys()
         self._added_tokens: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
@@ -127,20 +131,6 @@ class GPT2TokenizerFast(TokenizerBase):
         return cls(tokenizer_object=backend, **options)
 
     # ---- setting the library up
-
-    def _take_lengths_of_backend(self, kwargs: Mapping[str, Any], roles: dict[str, Any]) -> None:
-        """Take over sides and padding token that a tokenizer.json fixes, then leave lengths to each call."""
-        truncation, padding = self._tokenizer.truncation, self._tokenizer.padding
-        if truncation is not None:
-            if "truncation_side" not in kwargs:
-                self.truncation_side = truncation["direction"]
-            self._tokenizer.no_truncation()
-        if padding is not None:
-            if "padding_side" not in kwargs:
-                self.padding_side = padding["direction"]
-            if roles.get("pad_token") is None:
-                roles["pad_token"] = padding["pad_token"]
-            self._tokenizer.no_padding()
 
     def _restore(self, added: Mapping[int, AddedToken]) -> None:
         """Add the tokens that a folder lists, under the ids that it gives them."""
