@@ -41,7 +41,7 @@ class ModelOutput(OrderedDict[str, Any]):
         given = getattr(self, first)
         if all(getattr(self, name) is None for name in others) and isinstance(given, Mapping | Iterator):
             values = dict(given)
-            super().__setattr__(first, None)
+            setattr(self, first, None)  # out of the dictionary too
             for name, value in values.items():
                 setattr(self, name, value)
             return

@@ -88,6 +88,13 @@ def test_a_dictionary_or_pairs_alone_are_the_fields() -> None:
         assert output.loss == 1.0
 
 
+def test_pairs_without_the_first_field_leave_it_out() -> None:
+    output = Triple(iter([("logits", [1, 2]), ("past", "p")]))  # type: ignore[arg-type]
+    assert list(output) == ["logits", "past"]
+    assert output[0] == [1, 2]
+    assert output.loss is None
+
+
 def test_a_subclass_that_is_no_dataclass_is_refused() -> None:
     class Forgotten(ModelOutput):
         loss: float | None = None
