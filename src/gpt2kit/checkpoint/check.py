@@ -83,10 +83,18 @@ class LoadReport:
             "or pass ignore_mismatched_sizes=True to start those afresh."
         )
 
-    def log(self, class_name: str, source: str) -> None:
-        """Log what was left out of the file and what starts afresh; 4.34's words, which people search for."""
+    def log(self, class_name: str, source: str, architectures: Sequence[str] | None = None) -> None:
+        """Log what was left out of the file and what starts afresh; 4.34's words, which people search for.
+
+        Args:
+            class_name: The class of the model.
+            source: Where the file is.
+            architectures: Classes that the file was saved by. Where the model is of another one, what is left
+                out is what was not asked for, such as the head, and no warning.
+        """
         if self.unexpected:
-            _logger.warning(
+            _logger.log(
+                logging.INFO if architectures and class_name not in architectures else logging.WARNING,
                 "Some weights of the model checkpoint at %s were not used when initializing %s: %s",
                 source,
                 class_name,

@@ -24,7 +24,7 @@ from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, open
 from gpt2kit.checkpoint.write import RawTensor, folder_lock, save_safetensors, save_shards
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import CheckpointError, ConfigError, HubError, InputError
-from gpt2kit.generation import GenerationConfig
+from gpt2kit.generation import GENERATION_CONFIG_NAME, GenerationConfig
 from gpt2kit.hub import HubOptions
 from gpt2kit.torch.fresh import draw_missing, loading
 
@@ -116,7 +116,7 @@ def load_model(
         with loading():
             model = cls(config, *model_args, **kwargs)
         report = fill(model, source, dtype, device, ignore_mismatched_sizes, allow_missing=with_info)
-        report.log(cls.__name__, str(name_or_path))
+        report.log(cls.__name__, str(name_or_path), config.architectures)
     _finish(model, name_or_path, options, device, kernel)
     return (model, report.info()) if with_info else model
 
@@ -152,7 +152,7 @@ def fill(
     check_tied(specs, source, report)  # type: ignore[arg-type]  # a state dict answers as a checkpoint does
     drawn = {*report.missing, *(name for name, _, _ in report.mismatched)}
     draw_missing(model, drawn)
-    scratch = torch.empty(_PIECE, dtype=torch.uint8)
+    scratch = torch.empty(_PIECE, dtype=torch.uint8, device="cpu")
     with torch.no_grad():
         for name, tensor in _own_tensors(model).items():
             spelling = report.found.get(name)
@@ -271,8 +271,13 @@ class _StateDict(Mapping[str, StoredTensor]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def read_into(self, name: str, buffer: np.ndarray[Any, Any], offset: int = 0) -> None:
+        """Copy a piece of a tensor's bytes, for comparing two of them."""
+        values = self.tensors[name].detach().reshape(-1).view(torch.uint8)  # [bytes]
+        buffer[:] = values[offset : offset + len(buffer)].cpu().numpy()
+
     def numpy(self, name: str) -> np.ndarray[Any, Any]:
-        """Return the values, for comparing two of them."""
+        """Return the values, for comparing two of different dtypes."""
         return self.tensors[name].detach().to("cpu", torch.float64).numpy()
 
 
@@ -327,11 +332,19 @@ def device_of(device_map: Any) -> torch.device | None:
             f"device_map={device_map!r} is no device; give 'auto', 'cpu', 'cuda', 'cuda:1' or a number."
         )
     try:
-        return torch.device(f"cuda:{device_map}" if isinstance(device_map, int) else device_map)
+        device = torch.device(f"cuda:{device_map}" if isinstance(device_map, int) else device_map)
     except (RuntimeError, TypeError):
         raise InputError(
             f"device_map={device_map!r} is no device; give 'auto', 'cpu', 'cuda', 'cuda:1' or a number."
         ) from None
+    try:
+        torch.empty(1, device=device).cpu()  # the meta device has no values to give
+    except (RuntimeError, AssertionError):
+        raise InputError(
+            f"device_map={device_map!r} asks for {device}, which PyTorch cannot use here. Give 'cpu', or "
+            "'auto' for whatever there is."
+        ) from None
+    return device
 
 
 def _as_kwargs(options: HubOptions) -> dict[str, Any]:
@@ -387,6 +400,8 @@ def save_model(
         raise InputError("save_function writes pickles; pass safe_serialization=False with it.")
     name = _with_variant(SAFETENSORS_NAME if safe_serialization else BIN_NAME, variant)
     _refuse_shadowed(folder, safe_serialization, variant)
+    if model.generation_config is not None:
+        model.generation_config.validate()  # what cannot work is refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _to_save(model, state_dict)
     model.config.torch_dtype = model.dtype
@@ -404,7 +419,8 @@ def save_model(
             save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name)
         model.config.save_pretrained(folder)
         if model.generation_config is not None:
-            model.generation_config.save_pretrained(folder)
+            # Options that nothing reads have warned above; what was loaded with them is saved with them.
+            model.generation_config.to_json_file(folder / GENERATION_CONFIG_NAME)
 
 
 def _to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -66,6 +66,20 @@ def test_a_loaded_model_is_in_evaluation_mode_tied_and_knows_its_place(
     assert not hasattr(model, "hf_device_map")
 
 
+def test_the_state_dict_of_a_tied_model_is_read(folder: Path, wanted: torch.Tensor) -> None:
+    state = GPT2LMHeadModel.from_pretrained(folder).state_dict()
+    assert "lm_head.weight" in state
+    assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(None, config=CONFIG, state_dict=state)), wanted)
+    assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(folder, state_dict=state)), wanted)
+    halves = {**state, "lm_head.weight": state["lm_head.weight"].double()}
+    assert torch.equal(
+        logits(GPT2LMHeadModel.from_pretrained(None, config=CONFIG, state_dict=halves)), wanted
+    )
+    other = {**state, "lm_head.weight": state["lm_head.weight"].t().contiguous().t() + 1}
+    with pytest.raises(CheckpointError, match="in the file the two differ"):
+        GPT2LMHeadModel.from_pretrained(None, config=CONFIG, state_dict=other)
+
+
 def _renamed(names: Any) -> Any:
     return lambda weights: {names(name): value for name, value in weights.items()}
 
@@ -174,6 +188,11 @@ def test_one_device_is_taken_in_every_form(folder: Path, device_map: Any, wanted
         assert torch.equal(logits(model), wanted)
 
 
+def test_a_default_device_is_where_the_weights_are_read_to(folder: Path) -> None:
+    with torch.device("meta"):
+        assert GPT2LMHeadModel.from_pretrained(folder).device.type == "meta"
+
+
 def test_configuration_values_are_overridden_by_keywords(folder: Path) -> None:
     model = GPT2LMHeadModel.from_pretrained(folder, output_attentions=True, resid_pdrop=0.3)
     assert model.config.output_attentions is True
@@ -276,6 +295,17 @@ def test_unexpected_weights_are_told_of_once(folder: Path, caplog: pytest.LogCap
     assert caplog.text.count("were not used") == 1
 
 
+def test_a_head_that_a_body_does_not_want_is_no_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = GPT2LMHeadModel.from_pretrained(folder, tie_word_embeddings=False)
+    model.save_pretrained(tmp_path / "untied")
+    caplog.clear()
+    _, info = GPT2Model.from_pretrained(tmp_path / "untied", output_loading_info=True)
+    assert info["unexpected_keys"] == ["lm_head.weight"]
+    assert "were not used" not in caplog.text
+
+
 def test_other_shapes_are_refused_or_drawn_and_listed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(
         ShapeMismatchError, match=r"wte.weight is \[101, 33\] in the file and \[103, 33\]"
@@ -301,6 +331,16 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "flash": ({"use_flash_attention_2": True}, InputError, "attn_implementation='sdpa'"),
     "two devices": ({"device_map": {"a": 0, "b": "cpu"}}, InputError, "spreads the model over 2 places"),
     "no device": ({"device_map": "gpu"}, InputError, "device_map='gpu' is no device"),
+    "a device that is not here": (
+        {"device_map": torch.cuda.device_count()},
+        InputError,
+        "which PyTorch cannot use here. Give 'cpu'",
+    ),
+    "a device without values": (
+        {"device_map": "meta"},
+        InputError,
+        "asks for meta, which PyTorch cannot use",
+    ),
     "negative device": ({"device_map": -1}, InputError, "device_map=-1 is no device"),
     "no dtype": ({"torch_dtype": "float31"}, ConfigError, "torch_dtype='float31' is no dtype for weights"),
     "whole numbers": ({"torch_dtype": torch.int8}, ConfigError, "torch_dtype=torch.int8"),
@@ -357,6 +397,26 @@ def test_a_tied_head_is_saved_once_and_an_untied_one_as_itself(tmp_path: Path) -
             assert ("lm_head.weight" in file.keys()) is kept  # noqa: SIM118
             assert "transformer.wte.weight" in file.keys()  # noqa: SIM118
             assert file.metadata() == {"format": "pt"}
+
+
+def test_generation_options_that_nothing_reads_are_saved_with_a_warning(folder: Path, tmp_path: Path) -> None:
+    (folder / "generation_config.json").write_text('{"temperature": 0.7}', encoding="utf-8")
+    with pytest.warns(UserWarning, match="only sampling reads it"):
+        model = GPT2LMHeadModel.from_pretrained(folder)
+    with pytest.warns(UserWarning, match="only sampling reads it"):
+        model.save_pretrained(tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8"))
+    assert values["temperature"] == 0.7
+
+
+def test_generation_options_that_cannot_work_are_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    model.generation_config.top_k = -3
+    with pytest.raises(InputError, match="`top_k` has to be an integer"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_state_dict_of_ones_own_is_saved(tmp_path: Path, folder: Path) -> None:
