@@ -99,7 +99,7 @@ def test_a_mutable_default_is_not_shared():
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"max_new_tokens": 0}, "`max_new_tokens` has to be an integer of at least 1"),
         ({"max_length": 0}, "max_length"),
-        ({"min_length": -1}, "min_length"),
+        ({"min_length": -2}, "min_length"),
         ({"min_new_tokens": 5, "max_new_tokens": 3}, "`min_new_tokens` \\(5\\) is larger"),
         ({"num_beams": 0}, "num_beams"),
         ({"num_return_sequences": None}, "num_return_sequences"),

@@ -150,6 +150,8 @@ def test_greedy_search_has_no_rules_of_sampling():
 def test_sampling_keeps_fifty_tokens_unless_told_otherwise():
     assert plan_of(do_sample=True).rules == (r.TopK(50),)
     assert plan_of(do_sample=True, top_k=0).rules == plan_of(do_sample=True, top_k=None).rules == ()
+    # The options that TRL gives by default.
+    assert plan_of(do_sample=True, top_k=0.0, top_p=1.0, min_length=-1, eos_token_id=97).rules == ()
 
 
 def test_nothing_asked_is_no_rule():

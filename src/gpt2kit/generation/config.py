@@ -28,7 +28,7 @@ _METADATA = ("_from_model_config", "_commit_hash", "_original_object_hash", "tra
 _LEAST = {
     "max_length": 1,
     "max_new_tokens": 1,
-    "min_length": 0,
+    "min_length": -1,  # as TRL writes "off"
     "min_new_tokens": 0,
     "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
@@ -380,6 +380,8 @@ def _check_numbers(config: GenerationConfig) -> None:
     for name, least in _LEAST.items():
         value = getattr(config, name)
         if value is None and name not in _NEVER_NONE:
+            continue
+        if name == "top_k" and isinstance(value, float) and value == 0:  # as TRL writes "off"
             continue
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise InputError(f"`{name}` has to be an integer of at least {least}, but is {value!r}.")

@@ -321,7 +321,7 @@ def processors_of(
         found.append(r.NoRepeatNGram(config.no_repeat_ngram_size))
     if config.bad_words_ids is not None:
         found.append(r.NoBadWords(config.bad_words_ids, eos))  # type: ignore[arg-type]  # made tuples there
-    if config.min_length and eos:
+    if config.min_length is not None and config.min_length > 0 and eos:
         found.append(r.MinLength(config.min_length, eos))
     if config.min_new_tokens and eos:
         found.append(r.MinNewTokens(prompt_length, config.min_new_tokens, eos))

@@ -53,7 +53,12 @@ def past(past_key_values: Sequence[Sequence[Tensor]] | None, B: int, L: int) -> 
     """Return the past as a cache, which has no layers where there is none."""
     if past_key_values is None:
         return GPT2Cache()
-    cache = GPT2Cache.from_legacy(past_key_values)
+    try:
+        cache = GPT2Cache.from_legacy(past_key_values)
+    except TypeError:
+        raise InputError(
+            "past_key_values should hold a pair (key, value) for each layer; give what this model returned."
+        ) from None
     if len(cache) != L:
         raise InputError(
             f"past_key_values has {len(cache)} layers and the model has {L}; give what this model returned."

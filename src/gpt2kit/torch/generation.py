@@ -217,6 +217,11 @@ class GenerationMixin:
         if generation_config is None:
             self._follow_model_config()
             generation_config = self.generation_config
+        if not isinstance(generation_config, GenerationConfig):
+            raise InputError(
+                f"generation_config has to be a gpt2kit.GenerationConfig, but is a "
+                f"{type(generation_config).__name__}. Make one: GenerationConfig(**options)."
+            )
         config = copy.deepcopy(generation_config)
         model_kwargs = {name: value for name, value in kwargs.items() if name not in GenerationConfig.FIELDS}
         self._check_model_kwargs(model_kwargs)
@@ -341,6 +346,10 @@ def _criteria(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> Stopp
 
 
 def _refuse_twice(made: Sequence[Any], own: Sequence[Any], what: str) -> None:
+    if not isinstance(own, Sequence):
+        raise InputError(
+            f"A list of each {what} is wanted, but {type(own).__name__} came. Put it into a list."
+        )
     for mine in made:
         for yours in own:
             if type(mine) is type(yours):

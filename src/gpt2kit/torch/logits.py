@@ -247,7 +247,13 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
                     f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}. "
                     "Allow the end token where a text is complete."
                 )
-            mask[row, allowed] = 0
+            try:
+                mask[row, allowed] = 0
+            except IndexError:
+                raise InputError(
+                    f"prefix_allowed_tokens_fn allows {list(allowed)} in row {row}, and not all of these are "
+                    f"tokens of the vocabulary (0 to {scores.shape[-1] - 1})."
+                ) from None
         return scores + mask  # [B, V]
 
 

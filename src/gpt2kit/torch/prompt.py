@@ -6,7 +6,7 @@ embeddings or a cache stand for a part of the text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,10 +147,12 @@ def _ids(
         rows = next((value.shape[0] for value in (embeds, *given.values()) if isinstance(value, Tensor)), 1)
         ids = torch.full((rows, 1), bos_token_id, dtype=torch.long, device=model.device)  # [B, 1]
     if not isinstance(ids, Tensor):
-        raise InputError(
-            f"input_ids have to be a tensor, but are a {type(ids).__name__}. Pass return_tensors='pt' to "
-            "the tokenizer."
+        way_out = (
+            "Unpack it: generate(**inputs)"
+            if isinstance(ids, Mapping)
+            else "Pass return_tensors='pt' to the tokenizer"
         )
+        raise InputError(f"input_ids have to be a tensor, but are a {type(ids).__name__}. {way_out}.")
     if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise InputError(
             f"input_ids have to be integers of shape [batch, tokens], but are {ids.dtype} of shape "

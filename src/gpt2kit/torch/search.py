@@ -189,6 +189,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         past = outputs.past_key_values
         text = draft.text(how.own_code)  # [B, length]
         scores = how.processors(text, outputs.logits[:, -1, :])  # [B, V]
+        if how.own_code:
+            _check_shape(scores, outputs.logits)
         record.add(scores, outputs)
         best, tokens = _choose(scores, how.sampled)  # [B] each
         if ended is not None:
@@ -252,6 +254,20 @@ def _choose(scores: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
         _check_choice(scores.amax(dim=-1).min())
         raise
     return scores.gather(1, tokens).squeeze(1), tokens.squeeze(1)  # [B] each
+
+
+def _check_shape(scores: Any, logits: Tensor) -> None:
+    """Refuse what a processor of the user's returned if it is not one score for each row and token.
+
+    Raises:
+        InputError: the shape that is wanted and what came.
+    """
+    wanted = [logits.shape[0], logits.shape[-1]]
+    if not isinstance(scores, Tensor) or list(scores.shape) != wanted:
+        came = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise InputError(
+            f"Logits processors have to return scores of the shape {wanted}, but returned {came}."
+        )
 
 
 def _check_choice(score: Tensor) -> None:

@@ -320,6 +320,20 @@ def test_own_processors_come_after_the_options_and_before_sampling(model: GPT2LM
     assert (plain_list[:, 5:] == 13).all()
 
 
+@pytest.mark.parametrize(
+    ("answer", "came"),
+    [
+        (lambda scores: scores[:1], r"\[1, 101\]"),
+        (lambda scores: scores[:, 0], r"\[2\]"),
+        (lambda scores: torch.cat((scores, scores), dim=1), r"\[2, 202\]"),
+        (lambda scores: None, "a NoneType"),
+    ],
+)
+def test_scores_of_another_shape_are_refused(model: GPT2LMHeadModel, answer: Any, came: str):
+    with pytest.raises(InputError, match=rf"scores of the shape \[2, 101\], but returned {came}"):
+        model.generate(IDS, logits_processor=[lambda _, scores: answer(scores)], max_new_tokens=3)
+
+
 class Spy(LogitsProcessor):
     """Keep the first scores that it sees."""
 
@@ -424,6 +438,11 @@ def test_a_reader_in_another_thread_does_not_hang_on_an_error(model: GPT2LMHeadM
         ({"inputs": IDS[0]}, r"shape \[batch, tokens\]"),
         ({"inputs": IDS.float()}, "integers"),
         ({"inputs": IDS.tolist()}, "return_tensors='pt'"),
+        ({"inputs": {"input_ids": IDS}}, r"Unpack it: generate\(\*\*inputs\)"),
+        ({"inputs": IDS, "generation_config": {"top_k": 3}}, r"GenerationConfig\(\*\*options\)"),
+        ({"inputs": IDS, "logits_processor": Only(13)}, "each logits processor is wanted, but Only came"),
+        ({"inputs": IDS, "stopping_criteria": After(8)}, "Put it into a list"),
+        ({"inputs": IDS, "prefix_allowed_tokens_fn": lambda row, ids: [5, 101]}, r"\[5, 101\] in row 0"),
         ({"inputs": torch.tensor([[3, 101]])}, r"hold 101, which is outside 0 to 100"),
         ({"inputs": torch.tensor([[3, -1]])}, "hold -1"),
         ({"inputs": IDS, "inputs_embeds": torch.zeros(3, 5, 33)}, "3 rows and input_ids 2"),

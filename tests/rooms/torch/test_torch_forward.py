@@ -338,6 +338,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"input_ids": IDS, "encoder_attention_mask": torch.ones(B, E)},
         "encoder_attention_mask came without encoder_hidden_states",
     ),
+    "past of nothing": (
+        {"input_ids": IDS, "past_key_values": [None] * 3},
+        r"past_key_values should hold a pair \(key, value\) for each layer",
+    ),
     "past of other layers": (
         {"input_ids": IDS, "past_key_values": ((torch.zeros(B, 3, 2, 11),) * 2,) * 2},
         "past_key_values has 2 layers and the model has 3",
