@@ -198,6 +198,7 @@ def test_roles_are_read_and_set(tokenizer):
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 50256)
     tokenizer.cls_token_id = 5
     assert (tokenizer.cls_token, tokenizer.cls_token_id) == ("&", 5)
+    assert tokenizer.decode([5, 64], skip_special_tokens=True) == "a"
     tokenizer.cls_token = None
     assert tokenizer.cls_token is None
     with pytest.raises(InputError, match=r"add_special_tokens\(\{'sep_token': '\[SEP\]'\}\)"):

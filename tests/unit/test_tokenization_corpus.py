@@ -115,6 +115,9 @@ def test_a_text_is_cut_often_enough(path, fast):
         pieces = list(read_pieces(path, 101, ("<|endoftext|>",)))
         assert "".join(pieces) == text
         assert max(len(piece.encode()) for piece in pieces) < 303
+    path.write_bytes(english.encode())
+    pieces = list(read_pieces(path, 5, ("<|endoftext|>",)))  # read in bits shorter than the added token
+    assert max(map(len, pieces)) < 37
     path.write_bytes(b"a" * 10_007)
     assert len(list(read_pieces(path, 101))) == 1  # one word cannot be cut
     assert joined(fast.encode_file(path, chunk_bytes=101)) == fast.encode("a" * 10_007, verbose=False)

@@ -109,6 +109,29 @@ def test_added_tokens_with_any_flags_are_found_alike(data):
         assert slow.decode(ids, skip_special_tokens=True) == fast.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "text", "found"),
+    [
+        ({"ab": {}, "a": {}, "abc": {}}, "xabcab", ["x", "abc", "ab"]),  # the longest
+        ({"ab": {}, "bcd": {}}, "abcd", ["ab", "c", "d"]),  # the leftmost, though it is shorter
+        ({"<a>": {"normalized": False}, "x<a>": {}}, "x<a>", ["x", "<a>"]),  # those not normalized first
+        ({"<a>": {"rstrip": True}, "<b>": {"lstrip": True}}, "x <a>  <b> y", ["x", "Ġ", "<a>", "<b>", "Ġy"]),
+        ({"<a>": {"lstrip": True, "rstrip": True}}, "x \n<a>\u3000\ty", ["x", "<a>", "y"]),
+        (
+            {"<a>": {"single_word": True}},
+            "<a> b<a> <a>_ (<a>)",
+            ["<a>", "Ġb", "<", "a", ">", "Ġ", "<", "a", ">", "_"],
+        ),
+    ],
+)
+def test_added_tokens_are_found_by_these_rules(tokens, text, found):
+    slow, fast = map(pickle.loads, small())
+    for tokenizer in (slow, fast):
+        tokenizer.add_tokens([AddedToken(content, **flags) for content, flags in tokens.items()])
+    assert slow.tokenize(text) == fast.tokenize(text)
+    assert slow.tokenize(text)[: len(found)] == found
+
+
 CALLS = st.fixed_dictionaries(
     {
         "padding": st.sampled_from([False, True, "max_length", "longest", "do_not_pad"]),
