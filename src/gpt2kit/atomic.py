@@ -23,6 +23,7 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "folder_lock",
+    "make_folder",
     "remove_leftovers",
 ]
 
@@ -134,6 +135,20 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text to a file, whole or not at all; lines end in a newline on every system."""
     with atomic_file(path, "w") as file:
         file.write(text)
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    return path
 
 
 def remove_leftovers(folder: Path, names: str) -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gpt2kit.atomic import AtomicFiles, atomic_file, atomic_write_bytes, atomic_write_text, folder_lock
+from gpt2kit.atomic import (
+    AtomicFiles,
+    atomic_file,
+    atomic_write_bytes,
+    atomic_write_text,
+    folder_lock,
+    make_folder,
+)
 from gpt2kit.errors import StorageError
 
 ON_POSIX = pytest.mark.skipif(os.name == "nt", reason="the limit and the rights are those of POSIX systems")
@@ -162,3 +169,10 @@ def test_a_lock_that_is_held_too_long_is_told(tmp_path: Path) -> None:
         process.kill()
     with folder_lock(tmp_path, 5):  # the lock ended with its holder
         pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="could not be written"):
+        make_folder(tmp_path / "file" / "below")
+    assert make_folder(tmp_path / "a" / "b").is_dir()

@@ -365,6 +365,7 @@ class TestPyTorchBin:
             ([1], "holds list"),
             ({}, "holds dict"),
             ({"model": {"x": torch.ones(1)}}, "'model'"),
+            ({"x": torch.ones(2).to_sparse()}, "x as a sparse tensor"),
         ):
             self.save(tmp_path / "pytorch_model.bin", values)
             with pytest.raises(CheckpointError, match=message):

@@ -19,6 +19,7 @@ from gpt2kit.atomic import (
     atomic_write_bytes,
     atomic_write_text,
     folder_lock,
+    make_folder,
     remove_leftovers,
 )
 from gpt2kit.checkpoint.formats.tensor_file import DTYPES
@@ -67,6 +68,7 @@ def save_safetensors(
     max_shard_size: int | str = "10GB",
     metadata: Mapping[str, str] | None = None,
     name: str = SAFETENSORS_NAME,
+    beside: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Save tensors as model.safetensors, or as shards with an index where that would be too large.
 
@@ -76,9 +78,10 @@ def save_safetensors(
         max_shard_size: Largest file, as a number of bytes or "5GB", "200MB", "1GiB".
         metadata: What the files say of themselves, {"format": "pt"} unless told.
         name: Name of the single file.
+        beside: Name -> text of small files that take their places together with the weights.
 
     Returns:
-        The files written, the index last.
+        The files of weights written, the index last.
 
     Raises:
         InputError: A size or a dtype that cannot be understood.
@@ -93,7 +96,7 @@ def save_safetensors(
     def write(file: IO[bytes], names: Sequence[str]) -> None:
         _write_safetensors(file, {key: raw[key] for key in names}, about)
 
-    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name)
+    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
 
 
 def save_shards(
@@ -103,6 +106,7 @@ def save_shards(
     *,
     max_shard_size: int | str,
     name: str,
+    beside: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Save named tensors into as many files as their sizes ask for, in any format.
 
@@ -115,14 +119,15 @@ def save_shards(
         write: Writes the tensors of the given names into an open file.
         max_shard_size: Largest file, as a number of bytes or "5GB".
         name: Name of the single file; shards are named after it.
+        beside: Name -> text of small files that belong to these weights, such as config.json.
 
     Returns:
-        The files written, the index last.
+        The files of weights written, the index last.
     """
     target = Path(folder)
     if target.is_file():
         raise InputError(f"{target} is a file; saving needs a folder. Pass another name.")
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     shards = plan_shards(sizes, max_shard_size)
     stem, suffix = os.path.splitext(name)
     names = [f"{stem}-{i:05d}-of-{len(shards):05d}{suffix}" for i in range(1, len(shards) + 1)]
@@ -138,6 +143,9 @@ def save_shards(
                 names.append(f"{name}{INDEX_SUFFIX}")
                 with files.open(target / names[-1], "w") as file:
                     file.write(_index_text(names, shards, sum(sizes.values())))
+            for filename, text in (beside or {}).items():
+                with files.open(target / filename, "w") as file:
+                    file.write(text)
         _remove_older(target, stem, suffix, keep=names)
     return [target / filename for filename in names]
 

@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from gpt2kit.atomic import atomic_write_text
+from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.hub import HubOptions, commit_of, locate
 
@@ -252,7 +252,7 @@ class BaseConfig(CommonKeywords):
         folder = Path(save_directory)
         if folder.is_file():
             raise InputError(f"{folder} is a file; save_pretrained needs a folder. Pass another name.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.validate()
         self.to_json_file(folder / CONFIG_NAME)
 

@@ -11,7 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gpt2kit.atomic import atomic_write_text
+from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation.plan import end_tokens, processors_of, warpers_of
 from gpt2kit.generation.stops import MaxTime, StopStrings
@@ -285,7 +285,7 @@ class GenerationConfig:
         folder = Path(save_directory)
         if folder.is_file():
             raise ConfigError(f"Expected a folder to save into, but {folder} is a file.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.to_json_file(folder / (config_file_name or GENERATION_CONFIG_NAME))
 
     @classmethod

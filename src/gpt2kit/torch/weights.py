@@ -21,8 +21,9 @@ from gpt2kit.checkpoint.check import LoadReport, check_tied, compare
 from gpt2kit.checkpoint.formats import StoredTensor
 from gpt2kit.checkpoint.layout import TensorSpec
 from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, open_checkpoint
-from gpt2kit.checkpoint.write import RawTensor, folder_lock, save_safetensors, save_shards
+from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
 from gpt2kit.config import GPT2Config
+from gpt2kit.config.base import CONFIG_NAME
 from gpt2kit.errors import CheckpointError, ConfigError, HubError, InputError
 from gpt2kit.generation import GENERATION_CONFIG_NAME, GenerationConfig
 from gpt2kit.hub import HubOptions
@@ -230,6 +231,11 @@ def _read(source: Checkpoint | _StateDict, name: str, target: Tensor, scratch: T
         target.copy_(source.tensors[name])
         return
     stored = _dtype_of(source[name])
+    if target.is_floating_point() and not stored.is_floating_point:
+        raise CheckpointError(
+            f"The tensor {name} holds whole numbers ({source[name].dtype}), as quantized files do. Use a file "
+            "of floating-point weights."
+        )
     if stored == target.dtype and target.device.type == "cpu" and target.is_contiguous():
         source.read_into(name, _bytes(target))
         return
@@ -400,27 +406,24 @@ def save_model(
         raise InputError("save_function writes pickles; pass safe_serialization=False with it.")
     name = _with_variant(SAFETENSORS_NAME if safe_serialization else BIN_NAME, variant)
     _refuse_shadowed(folder, safe_serialization, variant)
-    if model.generation_config is not None:
-        model.generation_config.validate()  # what cannot work is refused before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = _to_save(model, state_dict)
     model.config.torch_dtype = model.dtype
     model.config.architectures = [type(model).__name__]
-    with folder_lock(folder):
-        if safe_serialization:
-            raw = {key: _raw(key, tensor) for key, tensor in tensors.items()}
-            save_safetensors(folder, raw, max_shard_size=max_shard_size, metadata={"format": "pt"}, name=name)
-        else:
+    model.config.validate()
+    beside = {CONFIG_NAME: model.config.to_json_string()}
+    if model.generation_config is not None:
+        model.generation_config.validate()  # what nothing reads is told of, and saved as it was loaded
+        beside[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
+    if safe_serialization:
+        raw = {key: _raw(key, tensor) for key, tensor in tensors.items()}
+        save_safetensors(folder, raw, max_shard_size=max_shard_size, name=name, beside=beside)
+        return
 
-            def write(file: IO[bytes], names: Sequence[str]) -> None:
-                save_function({key: tensors[key] for key in names}, file)
+    def write(file: IO[bytes], names: Sequence[str]) -> None:
+        save_function({key: tensors[key] for key in names}, file)
 
-            sizes = {key: tensor.numel() * tensor.element_size() for key, tensor in tensors.items()}
-            save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name)
-        model.config.save_pretrained(folder)
-        if model.generation_config is not None:
-            # Options that nothing reads have warned above; what was loaded with them is saved with them.
-            model.generation_config.to_json_file(folder / GENERATION_CONFIG_NAME)
+    sizes = {key: tensor.numel() * tensor.element_size() for key, tensor in tensors.items()}
+    save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
 
 
 def _to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,7 @@ from gpt2kit.errors import (
     HubError,
     InputError,
     ShapeMismatchError,
+    StorageError,
 )
 
 CONFIG = tiny_config()
@@ -417,6 +420,35 @@ def test_generation_options_that_cannot_work_are_refused_before_anything_is_writ
     with pytest.raises(InputError, match="`top_k` has to be an integer"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_full_disk_at_the_last_file_leaves_weights_and_configuration_of_the_old_model(
+    folder: Path, tmp_path: Path, wanted: torch.Tensor, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "out", safe_serialization=safe)
+    model.resize_token_embeddings(107)
+    real, calls = os.fsync, []
+
+    def fill_up(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:  # weights, config.json, generation_config.json
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(StorageError, match="No space left"):
+        model.save_pretrained(tmp_path / "out", safe_serialization=safe)
+    monkeypatch.undo()
+    assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(tmp_path / "out")), wanted)
+
+
+def test_a_quantized_file_is_refused(folder: Path) -> None:
+    name = "transformer.h.1.mlp.c_fc.weight"
+    save_safetensors(folder, {**WEIGHTS, name: WEIGHTS[name].astype("int8")})
+    with pytest.raises(CheckpointError, match=r"holds whole numbers \(I8\), as quantized files do"):
+        GPT2LMHeadModel.from_pretrained(folder)
 
 
 def test_a_state_dict_of_ones_own_is_saved(tmp_path: Path, folder: Path) -> None:

@@ -101,6 +101,11 @@ def _load_state_dict(path: Path) -> dict[str, Any]:
             f"{type(values[strangers[0]]).__name__}. If the weights lie under one of its keys, "
             "save that part alone."
         )
+    sparse = [name for name, value in values.items() if value.layout is not torch.strided]
+    if sparse:
+        raise CheckpointError(
+            f"{path} holds {sparse[0]} as a sparse tensor. Convert it first: tensor.to_dense()."
+        )
     return dict(values)
 
 
