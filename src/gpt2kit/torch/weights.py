@@ -233,8 +233,8 @@ def _read(source: Checkpoint | _StateDict, name: str, target: Tensor, scratch: T
     stored = _dtype_of(source[name])
     if target.is_floating_point() and not stored.is_floating_point:
         raise CheckpointError(
-            f"The tensor {name} holds whole numbers ({source[name].dtype}), as quantized files do. Use a file "
-            "of floating-point weights."
+            f"The tensor {name} holds whole numbers ({source[name].dtype}), as quantized files do. Use a "
+            "file of floating-point weights."
         )
     if stored == target.dtype and target.device.type == "cpu" and target.is_contiguous():
         source.read_into(name, _bytes(target))
