@@ -94,6 +94,15 @@ def test_a_dry_run_writes_nothing(text, tmp_path):
     assert list(tmp_path.iterdir()) == [text]
 
 
+def test_a_dry_run_refuses_the_folder_that_the_run_would_refuse(text, tmp_path):
+    gpt2kit(text, "--out", tmp_path / "run", "--no-plot", *SMALL)
+    result = gpt2kit(text, "--out", tmp_path / "run", "--dry-run", *SMALL)
+    assert result.exit_code == 1
+    assert "holds a run already" in result.stderr
+    assert gpt2kit(text, "--out", tmp_path / "run", "--dry-run", "--overwrite", *SMALL).exit_code == 0
+    assert (tmp_path / "run" / "last").is_dir()
+
+
 MATERIAL = os.environ.get("GPT2KIT_MATERIAL")
 
 
@@ -143,7 +152,7 @@ def test_runs_can_share_their_shards(text, tmp_path):
     text.write_text(TEXT + "more")
     result = gpt2kit(text, "--out", tmp_path / "c", "--data", tmp_path / "shards", "--no-plot", *SMALL)
     assert result.exit_code == 1
-    assert "were made of something else: the text" in result.stderr
+    assert "were made of something else (not the same: text)" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -161,6 +170,9 @@ def test_runs_can_share_their_shards(text, tmp_path):
         (["{folder}/tiny.txt"], 1, "give more text"),
         (["{text}", "--steps", "0"], 1, "steps must be a whole number of at least 1"),
         (["{text}", "--eval-file", "{folder}/none.txt"], 1, "There is no text file"),
+        (["{text}", "--eval-file", "{folder}/empty.txt"], 1, "is empty: name files with text in them"),
+        (["{text}", "--eval-file", "{text}", "--eval-fraction", "0.2"], 1, "give one of them"),
+        (["--resume", "--dry-run"], 2, "--dry-run"),
         (["--resume"], 1, "holds no run"),
         (["{text}", "--n-head", "5"], 1, "n_head"),
     ],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
 from gpt2kit import GPT2LMHeadModel, GPT2TokenizerFast
-from gpt2kit.errors import TrainingError
+from gpt2kit.atomic import atomic_file
+from gpt2kit.errors import StorageError, TrainingError
 from gpt2kit.torch.training import Trainer, make_optimizer
 from gpt2kit.training import Metrics, Observer, TrainingConfig, resume, start
 
@@ -102,6 +105,15 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_by_bit(t
     for name in names:
         expected, found = weights(tmp_path / "whole" / name), weights(tmp_path / "parts" / name)
         assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_fitting_again_after_a_stop_equals_an_uninterrupted_run(text, tmp_path):
+    Trainer(make(text, tmp_path / "whole")).fit()
+    trainer = Trainer(make(text, tmp_path / "parts"))
+    assert not trainer.fit(StopAt(trainer, 3))
+    torch.manual_seed(999)
+    assert trainer.fit()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +208,7 @@ def test_checkpoints_load_by_from_pretrained_with_their_tokenizer(text, tmp_path
     trainer.fit()
     tokenizer = GPT2TokenizerFast.from_pretrained(tmp_path / "run" / "best")
     assert tokenizer.decode(tokenizer("thou art")["input_ids"]) == "thou art"
-    assert (len(tokenizer), tokenizer.model_max_length) == (283, 13)
+    assert len(tokenizer) == 283
     assert tokenizer.decode(tokenizer("and 'scape")["input_ids"]) == "and 'scape"
     best = GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "best", torch_dtype="auto")
     last = GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "last", torch_dtype="auto")
@@ -205,6 +217,15 @@ def test_checkpoints_load_by_from_pretrained_with_their_tokenizer(text, tmp_path
     assert all(
         torch.equal(last.state_dict()[key], value) for key, value in trainer.model.state_dict().items()
     )
+
+
+def test_a_saved_tokenizer_knows_how_long_a_text_its_model_takes(text, tmp_path):
+    for positions in (13, 7):  # the second run uses the shards, and with them the tokenizer, of the first
+        settings = {"n_positions": positions, "data": str(tmp_path / "shards"), "steps": 1}
+        Trainer(make(text, tmp_path / str(positions), **settings)).fit()
+        for name in ("best", "last"):
+            tokenizer = GPT2TokenizerFast.from_pretrained(tmp_path / str(positions) / name)
+            assert tokenizer.model_max_length == positions
 
 
 def test_best_is_the_lowest_evaluation_loss_not_the_last(text, tmp_path):
@@ -264,6 +285,12 @@ def test_a_device_that_is_not_there_is_refused(text, tmp_path):
             Trainer(make(text, tmp_path / name.strip(":9"), device=name))
 
 
+def test_a_run_for_several_devices_is_refused_until_the_loop_can_share_it(text, tmp_path):
+    run = start([text], tmp_path / "run", TrainingConfig(**SMALL), rank=1, world=2)
+    with pytest.raises(TrainingError, match="for 2 devices, and this loop trains on one"):
+        Trainer(run)
+
+
 def test_resuming_refuses_other_settings_other_text_and_other_shards(text, tmp_path):
     trainer = Trainer(make(text, tmp_path / "run"))
     trainer.fit(StopAt(trainer, 3))
@@ -306,6 +333,28 @@ def test_two_processes_do_not_train_in_one_folder(text, tmp_path):
         with pytest.raises(TrainingError, match="Another process is training in"):
             other.submit(make, text, tmp_path / "run").result()
     assert trainer.fit()
+    with trainer.run.folder.lock(), ThreadPoolExecutor(1) as other:
+        # Before it finishes an exchange of checkpoints that the other process is in the middle of.
+        resuming = other.submit(resume, tmp_path / "run")
+        with pytest.raises(TrainingError, match="Another process is training in"):
+            resuming.result()
+
+
+def test_a_run_that_began_while_another_was_prepared_is_not_replaced(text, tmp_path, monkeypatch):
+    from gpt2kit.training import run as module
+
+    load = module._tokenizer
+
+    def while_another_run_begins(config):
+        monkeypatch.undo()
+        run = make(text, tmp_path / "run")
+        run.config.save(run.folder.config)
+        return load(config)
+
+    monkeypatch.setattr(module, "_tokenizer", while_another_run_begins)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        make(text, tmp_path / "run")
+    assert (tmp_path / "run" / "training.json").exists()
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(text, tmp_path, monkeypatch):
@@ -313,12 +362,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(text, tmp_path, monkeypatch):
     trainer.fit(StopAt(trainer, 3))
     again = Trainer(resume(tmp_path / "run"))
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > 5000:  # what is smaller still fits, as on a real disk
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    @contextmanager
+    def full(path):
+        with atomic_file(path):
+            yield Full()
 
     with monkeypatch.context() as patch:
         patch.setattr("gpt2kit.torch.training.atomic_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StorageError, match=r"training_state.pt could not be written: No space left"):
             again.fit()
     assert again.step > 3
     assert Trainer(resume(tmp_path / "run")).step == 3

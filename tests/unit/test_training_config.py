@@ -34,6 +34,7 @@ from gpt2kit.training.config import TrainingConfig, option_names
         ({"save_dtype": "int8"}, "save_dtype must be one of"),
         ({"steps": 5, "epochs": 1.0}, "give one of them"),
         ({"tokenizer": "gpt2", "vocab_size": 300}, "give one of them"),
+        ({"eval_file": "a.txt", "eval_fraction": 0.1}, "give one of them"),
         ({"model": "gpt2", "n_layer": 3}, "leave out n_layer"),
         ({"model": "gpt2", "vocab_size": 300}, "leave out vocab_size"),
     ],
@@ -65,6 +66,11 @@ def test_dropout_sets_all_three_and_attention_dropout_its_own():
         "resid_pdrop": 0.2,
         "attn_pdrop": 0.0,
     }
+
+
+def test_a_tenth_is_held_out_unless_told_otherwise():
+    assert TrainingConfig().held_out_fraction == 0.1
+    assert TrainingConfig(eval_fraction=0.0).held_out_fraction == 0.0
 
 
 def test_fine_tuning_has_a_smaller_learning_rate():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
 import tokenizers
 
+from gpt2kit.atomic import folder_lock
 from gpt2kit.errors import TokenizerError, TrainingError
 from gpt2kit.training import data as data_module
 from gpt2kit.training import text as text_module
@@ -147,10 +149,10 @@ def test_shards_of_the_same_recipe_are_used_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"text": TEXT + "!"}, "the text differ"),
-        ({"fraction": 0.2}, "the evaluation differ"),
-        ({"tokenizer": Tokenizer(258)}, "the tokenizer differ"),
-        ({"tokenizer": None, "trained_vocabulary": 300}, "the tokenizer differ"),
+        ({"text": TEXT + "!"}, "not the same: text"),
+        ({"fraction": 0.2}, "not the same: evaluation"),
+        ({"tokenizer": Tokenizer(258)}, "not the same: tokenizer"),
+        ({"tokenizer": None, "trained_vocabulary": 300}, "not the same: tokenizer"),
     ],
 )
 def test_shards_of_another_recipe_are_refused_or_replaced(tmp_path, changed, named):
@@ -160,6 +162,30 @@ def test_shards_of_another_recipe_are_refused_or_replaced(tmp_path, changed, nam
     if "trained_vocabulary" not in changed:
         _, reused = prepare(tmp_path / "data", recipe(tmp_path, **changed), replace=True)
         assert not reused
+
+
+def test_replaced_shards_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_module, "_SHARD_TOKENS", 1009)
+    prepare(tmp_path / "data", recipe(tmp_path))
+    (tmp_path / "data" / ".train-00000.bin.killed.tmp").touch()
+    prepare(tmp_path / "data", recipe(tmp_path, "Line 1.\n", fraction=0.0), replace=True)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "index.json",
+        "tokenizer",
+        "train-00000.bin",
+    ]
+
+
+def test_of_two_runs_that_want_the_same_shards_one_makes_them(tmp_path):
+    asked = recipe(tmp_path)
+    (tmp_path / "data").mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with folder_lock(tmp_path / "data"):
+            waiting = other.submit(prepare, tmp_path / "data", asked)
+            assert not wait([waiting], timeout=0.5).done
+            _, reused = prepare(tmp_path / "data", asked)
+            assert not reused
+        assert waiting.result()[1]
 
 
 def test_a_shard_of_the_wrong_size_and_a_missing_one_are_refused(tmp_path):

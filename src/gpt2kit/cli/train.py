@@ -94,7 +94,8 @@ def train(
     """
     if resume and (overwrite or dry_run):
         raise typer.BadParameter(
-            "it goes on with a run, and the other would start one", param_hint="--resume"
+            "it goes on with the run in the folder; leave out --overwrite and --dry-run",
+            param_hint="--resume",
         )
     if not resume and not text:
         raise typer.BadParameter("name at least one text file", param_hint="TEXT")
@@ -106,6 +107,7 @@ def train(
     if dry_run:
         from gpt2kit.cli.training_view import show_summary
 
+        training.RunFolder(out).check_free(overwrite=overwrite)
         config = TrainingConfig(**{**given, "data": None})  # shards elsewhere are not touched either
         with tempfile.TemporaryDirectory() as folder:
             show_summary(training.start(text or [], folder, config), "nothing was written", stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from gpt2kit.checkpoint.layout import parameter_counts
 from gpt2kit.cli.console import note, stderr
+from gpt2kit.cli.info import size
 from gpt2kit.training import Metrics, Observer, Run
 from gpt2kit.training.estimate import memory
 from gpt2kit.training.plot import save_picture, terminal_plot
@@ -117,11 +119,11 @@ class View(Observer):
             self.noted(f"best evaluation loss {best:.4f}")
         name = "last" if best is None else "best"
         if complete:
-            self.noted(f"done. Try it: gpt2kit generate --model {self.out / name}")
+            self.noted(f"done. Try it: gpt2kit generate --model {shlex.quote(str(self.out / name))}")
         else:
             self.noted(
                 f"stopped after step {step} of {run.steps} and saved. Go on: "
-                f"gpt2kit train --resume --out {self.out}"
+                f"gpt2kit train --resume --out {shlex.quote(str(self.out))}"
             )
 
     # What the trainer tells.
@@ -173,8 +175,8 @@ def show_summary(run: Run, folder: str, console: Console) -> None:
         f"{run.order.epoch_of(run.steps):.2f} times through the text",
         "learning rate": f"{config.peak_learning_rate:g} after {warmup_steps(config, run.steps):,} steps, "
         f"then down to {config.peak_learning_rate * config.final_learning_rate:g}",
-        "memory": f"about {estimate.total / 1e9:.2f} GB: {estimate.state / 1e9:.2f} "
-        f"for weights, gradients and AdamW, {estimate.activations / 1e9:.2f} "
+        "memory": f"about {size(estimate.total)}: {size(estimate.state)} "
+        f"for weights, gradients and AdamW, {size(estimate.activations)} "
         f"for {config.batch_size} sequences",
         "folder": folder,
     }

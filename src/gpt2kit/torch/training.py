@@ -44,7 +44,8 @@ class Trainer:
         observer: is told what happens.
 
     Raises:
-        TrainingError: the device is not there, or the checkpoint to go on from does not fit the run.
+        TrainingError: the device is not there, the run is for several, or the checkpoint to go on from does
+            not fit it.
 
     Example:
         >>> from gpt2kit.training import TrainingConfig, start
@@ -54,12 +55,19 @@ class Trainer:
     """
 
     def __init__(self, run: Run, observer: Observer | None = None) -> None:
+        if run.order.world > 1:
+            raise TrainingError(
+                f"The run is for {run.order.world} devices, and this loop trains on one: "
+                "start it without rank and world."
+            )
         self.run, self.observer = run, observer or Observer()
         self.device = _device(run.config.device)
         self.step, self.best_loss, self.seconds = 0, math.inf, 0.0
         self.evaluated_at = -1
         self._unsaved = True
         self.tokenizer = AutoTokenizer.from_pretrained(run.data.tokenizer_folder)
+        # Runs of other sizes may share these shards, and the tokenizer is saved beside this model.
+        self.tokenizer.model_max_length = run.model.n_positions
         # One stream of random numbers for weights, then dropout; where it stands is part of a checkpoint.
         torch.manual_seed(run.config.seed)
         self.model: GPT2LMHeadModel = self._make_model().to(self.device)
@@ -99,6 +107,7 @@ class Trainer:
                 pass
             finally:
                 self.metrics.close()
+                self._random = _random_state(self.device)  # where another `fit` goes on
             if self._unsaved:
                 self._save_last()
         return self.step == self.run.steps and not self._evaluation_is_due()
@@ -257,7 +266,10 @@ class Trainer:
             "environment": _environment(self.device),
         }
         with atomic_file(folder / _STATE) as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # of torch, which finds its file too short after a failed write
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     def _restore(self, folder: Path) -> None:
         """Take up optimizer, position and random numbers where a checkpoint left them."""

@@ -20,6 +20,7 @@ __all__ = ["TrainingConfig", "option_names"]
 
 # GPT-2 small's, for a model from scratch whose sizes are not given.
 _DEFAULT_SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024}
+_HELD_OUT = 0.1
 _FROM_SCRATCH_LEARNING_RATE = 6e-4  # what GPT-2 small is usually trained with
 _FINE_TUNING_LEARNING_RATE = 5e-5  # an order of magnitude less, so as not to forget what was learnt
 
@@ -44,7 +45,9 @@ class TrainingConfig:
     """
 
     # What is learnt from.
-    eval_fraction: float = _option(0.1, "Last part of the text that is held out for evaluation.", "Text")
+    eval_fraction: float | None = _option(
+        None, "Last part of the text that is held out for evaluation. Without it: 0.1.", "Text"
+    )
     eval_file: str | None = _option(None, "Evaluate on this text file; nothing else is held out.", "Text")
     tokenizer: str | None = _option(
         None, "Name or folder of a tokenizer. Without it: the model's own, or gpt2's.", "Text"
@@ -141,6 +144,11 @@ class TrainingConfig:
     def _check_contradictions(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise TrainingError("steps and epochs both say how long the run is: give one of them.")
+        if self.eval_file is not None and self.eval_fraction is not None:
+            raise TrainingError(
+                f"eval_file={self.eval_file!r} is evaluated on instead of a part of the text, and "
+                f"eval_fraction={self.eval_fraction} would hold one out: give one of them."
+            )
         if self.tokenizer is not None and self.vocab_size is not None:
             raise TrainingError(
                 f"tokenizer={self.tokenizer!r} brings its vocabulary, and "
@@ -174,6 +182,11 @@ class TrainingConfig:
             low = "more than" if above_bottom else "at least"
             high = "" if most == math.inf else f" and {'less than' if below_top else 'at most'} {most:g}"
             raise TrainingError(f"{name} must be {low} {least:g}{high}, got {value!r}.")
+
+    @property
+    def held_out_fraction(self) -> float:
+        """Which last part of the text is held out where no other file is evaluated on."""
+        return _HELD_OUT if self.eval_fraction is None else self.eval_fraction
 
     @property
     def peak_learning_rate(self) -> float:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2kit.atomic import atomic_file, atomic_write_text
+from gpt2kit.atomic import atomic_file, atomic_write_text, folder_lock, remove_leftovers
 from gpt2kit.errors import TrainingError
 from gpt2kit.training.text import TextPart, TextSource, pieces, split
 
@@ -176,21 +176,37 @@ def prepare(
 
     Raises:
         TrainingError: the folder holds shards of another text or tokenizer, or the text cannot be used.
+        StorageError: another process is making shards in the folder and does not come to an end.
     """
-    index = _read_index(folder)
     asked = recipe.to_dict()
-    if index is not None:
-        if index["recipe"] == asked:
+    if _made(folder, asked, replace=replace):
+        return TokenData.open(folder), True
+    parts = recipe.parts()  # refuses an empty text before a folder is made
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        if _made(folder, asked, replace=replace):  # by another run, while this one waited
             return TokenData.open(folder), True
-        if not replace:
-            differs = [name for name in asked if index["recipe"].get(name) != asked[name]]
-            raise TrainingError(
-                f"The token shards in {folder} were made of something else: the {' and the '.join(differs)} "
-                "differ. Name another folder, or delete this one."
-            )
-        (folder / INDEX).unlink()  # from here on the folder is not complete
-    _write(folder, recipe, asked, progress)
+        remove_leftovers(folder, "*")
+        if (folder / INDEX).exists():  # of another recipe
+            (folder / INDEX).unlink()  # from here on the folder is not complete
+            for shard in (*folder.glob("train-*.bin"), *folder.glob("eval-*.bin")):
+                shard.unlink()
+        _write(folder, recipe, parts, asked, progress)
     return TokenData.open(folder), False
+
+
+def _made(folder: Path, asked: dict[str, Any], *, replace: bool) -> bool:
+    """Tell whether a folder holds the shards of a recipe, and refuse those of another one."""
+    index = _read_index(folder)
+    if index is None or index["recipe"] == asked:
+        return index is not None
+    if not replace:
+        differs = [name for name in asked if index["recipe"].get(name) != asked[name]]
+        raise TrainingError(
+            f"The token shards in {folder} were made of something else (not the same: {', '.join(differs)}). "
+            "Name another folder, or delete this one."
+        )
+    return False
 
 
 def fingerprint(tokenizer: Any) -> str:
@@ -222,12 +238,17 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     return index
 
 
-def _write(folder: Path, recipe: Recipe, asked: dict[str, Any], progress: Progress | None) -> None:
-    learnt, held_out = recipe.parts()
+def _write(
+    folder: Path,
+    recipe: Recipe,
+    parts: tuple[list[TextPart], list[TextPart]],
+    asked: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    learnt, held_out = parts
     tokenizer = recipe.tokenizer
     if recipe.trained_vocabulary is not None:
         tokenizer = tokenizer(chain.from_iterable(pieces(part) for part in learnt))
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder / "tokenizer")
     dtype = np.dtype("<u2" if len(tokenizer) <= _LARGEST_UINT16 else "<u4")
     total = sum(part.size for part in (*learnt, *held_out))

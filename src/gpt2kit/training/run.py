@@ -102,9 +102,10 @@ def start(
 
     # Shards inside the folder are of a run that is being replaced, or of one that never began. Shards
     # elsewhere may serve other runs and are never replaced.
-    recipe = Recipe(sources, held_out, config.eval_fraction, tokenizer, config.vocab_size)
+    recipe = Recipe(sources, held_out, config.held_out_fraction, tokenizer, config.vocab_size)
     data_folder = run_folder.data if config.data is None else Path(config.data)
     with run_folder.lock():
+        run_folder.check_free(overwrite=overwrite)  # once more: loading a tokenizer can take minutes
         data, reused = prepare(data_folder, recipe, replace=config.data is None, progress=progress)
         if config.vocab_size is not None:
             model = _model(config, AutoTokenizer.from_pretrained(data.tokenizer_folder))
@@ -131,7 +132,8 @@ def resume(
         world: how many devices share the run.
 
     Raises:
-        TrainingError: no run, no checkpoint, or the settings, text or shards are not those of the run.
+        TrainingError: no run, no checkpoint, another process trains in the folder, or the settings, text or
+            shards are not those of the run.
     """
     run_folder = RunFolder(folder)
     config = TrainingConfig.load(run_folder.config)
@@ -146,7 +148,8 @@ def resume(
     eval_file = (given or {}).get("eval_file")
     _check_unchanged("text", [TextSource.open(path) for path in text], data)
     _check_unchanged("evaluation", [TextSource.open(eval_file)] if eval_file else [], data)
-    checkpoint = run_folder.checkpoint("last")
+    with run_folder.lock():  # `checkpoint` may rename folders, which a process that trains is doing too
+        checkpoint = run_folder.checkpoint("last")
     if checkpoint is None:
         raise TrainingError(
             f"{run_folder.path} was stopped before its first checkpoint: start it again with --overwrite."
@@ -177,18 +180,14 @@ def _check_unchanged(part: str, sources: Sequence[TextSource], data: TokenData) 
 def _tokenizer(config: TrainingConfig) -> Any:
     """Load the tokenizer of a run, or make the function that trains it."""
     if config.vocab_size is not None:
-        return partial(
-            _train_tokenizer, vocab_size=config.vocab_size, n_positions=config.sizes()["n_positions"]
-        )
+        return partial(_train_tokenizer, vocab_size=config.vocab_size)
     return AutoTokenizer.from_pretrained(config.tokenizer or config.model or "gpt2")
 
 
-def _train_tokenizer(texts: Iterator[str], vocab_size: int, n_positions: int) -> GPT2TokenizerFast:
+def _train_tokenizer(texts: Iterator[str], vocab_size: int) -> GPT2TokenizerFast:
     # The tokens spell every space, so decoding has none to clean up: "and 'scape" stays as it is.
     return GPT2TokenizerFast(
-        tokenizer_object=train_bpe(texts, vocab_size),
-        model_max_length=n_positions,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=train_bpe(texts, vocab_size), clean_up_tokenization_spaces=False
     )
 
 

@@ -73,7 +73,8 @@ def split(sources: Sequence[TextSource], eval_fraction: float) -> tuple[list[Tex
     total = sum(source.size for source in sources)
     if total == 0:
         names = ", ".join(str(source.path) for source in sources)
-        raise TrainingError(f"Nothing to learn from: {names} {'is' if len(sources) == 1 else 'are'} empty.")
+        are = "is" if len(sources) == 1 else "are"
+        raise TrainingError(f"{names} {are} empty: name files with text in them.")
     cut = int(total * (1 - eval_fraction))
     learnt: list[TextPart] = []
     held_out: list[TextPart] = []
