@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken
 
-from gpt2kit.atomic import atomic_write_text
+from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import FileNotInRepositoryError, InputError, TokenizerError
 from gpt2kit.hub import HubOptions, find_folder, locate_optional
 from gpt2kit.tokenization.bpe import END_OF_TEXT, Pair
@@ -286,7 +286,7 @@ class Stored(SpecialTokens):
             raise InputError(
                 "The slow tokenizer has no tokenizer.json. Leave legacy_format out, or use the fast one."
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         texts = {
             _CONFIG: to_json(self._config()),
