@@ -202,10 +202,12 @@ def test_an_option_of_sampling_switches_sampling_on(option, generate, monkeypatc
     assert seen == [True]
 
 
-@pytest.mark.filterwarnings("ignore:`temperature` is set:UserWarning")
-def test_no_do_sample_stays_greedy(generate):
+def test_no_do_sample_stays_greedy_and_says_what_nobody_reads(generate):
     few = ("--max-new-tokens", "5", "--no-echo")
-    assert generate("a", "--temperature", "9.0", "--no-do-sample", *few).stdout == generate("a", *few).stdout
+    done = generate("a", "--temperature", "9.0", "--no-do-sample", *few)
+    assert done.stdout == generate("a", *few).stdout
+    assert done.stderr.count("only sampling reads it") == 1
+    assert generate("a", "--temperature", "9.0", "--no-do-sample", "--quiet", *few).stderr == ""
 
 
 def test_no_do_sample_leaves_the_models_own_sampling_aside(tmp_path):

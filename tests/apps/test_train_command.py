@@ -245,6 +245,25 @@ def test_ctrl_c_saves_and_the_resumed_run_equals_an_uninterrupted_one(text, tmp_
     assert found == expected
 
 
+def test_a_run_goes_on_when_nobody_reads_what_it_says(text, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [
+        sys.executable,
+        "-m",
+        "gpt2kit",
+        "train",
+        str(text),
+        "--out",
+        str(tmp_path / "run"),
+        "--no-plot",
+    ]
+    done = subprocess.run([*command, *SMALL], stderr=writing, timeout=120)
+    os.close(writing)
+    assert done.returncode == 0
+    assert Metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 6
+
+
 def test_a_polite_kill_saves_too(text, tmp_path):
     said = interrupt(signal.SIGTERM, text, tmp_path / "run", *LONG)
     assert "and saved. Go on" in said

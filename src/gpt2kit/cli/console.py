@@ -4,6 +4,7 @@
 |---|---|---|
 | it is done | 0 | the output |
 | the reader of the output has gone (`head`) | 0 | nothing more |
+| the reader of stderr has gone | as ever | the output |
 | a request that cannot be honoured | 1 | one sentence on stderr |
 | a command line that cannot be read | 2 | usage on stderr (typer) |
 | Ctrl-C | 130 | what was written so far |
@@ -43,7 +44,18 @@ __all__ = [
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a command that Ctrl-C ended
 
 stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+
+
+class SideConsole(Console):
+    """What is said beside the output: where nobody listens any more, the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from here on, instead of ending the program as rich does."""
+        self.quiet = True
+        _lead_nowhere(sys.stderr)
+
+
+stderr = SideConsole(stderr=True, highlight=False)
 
 
 def write(text: str) -> None:
@@ -118,6 +130,10 @@ def ending() -> Iterator[None]:
 
 def leave_closed_pipe() -> None:
     """Point stdout at nothing, so that Python's own flush at exit does not meet the closed pipe again."""
+    _lead_nowhere(sys.stdout)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)

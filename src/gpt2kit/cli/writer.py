@@ -126,9 +126,12 @@ class Writer:
             defaults["max_new_tokens"] = None  # the model's own length must not outvote the user's
         if options.get("do_sample") is False:
             defaults = {name: value for name, value in defaults.items() if name not in SAMPLING}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `generate` says the same once more
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             config = GenerationConfig.from_dict({**defaults, **options})
+        if not self.quiet:
+            for warning in told:
+                note(str(warning.message))
         ids = self.tokenizer(prompt)["input_ids"] or [self.first_token(config)]
         if config.max_new_tokens is None and config.max_length == GenerationConfig.max_length:
             room = self.model.config.n_positions - len(ids)
@@ -177,13 +180,15 @@ class Writer:
             set_seed(job.seed)
         prompt = torch.tensor([job.ids], device=self.model.device)  # [B, T]
         start = clock.start = time.perf_counter()
-        output = self.model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),  # [B, T]
-            generation_config=job.config,
-            streamer=streamer,
-            tokenizer=self.tokenizer,  # for stop strings
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `prepare` said the same, before the text
+            output = self.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),  # [B, T]
+                generation_config=job.config,
+                streamer=streamer,
+                tokenizer=self.tokenizer,  # for stop strings
+            )
         seconds = time.perf_counter() - start
         texts = [without_padding(row[len(job.ids) :], job.plan) for row in output.tolist()]
         return Result(texts, seconds, clock.first or seconds)
