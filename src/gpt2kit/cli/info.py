@@ -125,7 +125,7 @@ def draw(facts: dict[str, Any]) -> None:
     show(
         "files on this disk",
         [(file["name"], f"{size(file['bytes']):>11}") for file in facts["files"]]
-        + [("weights", "no safetensors here" if weights is None else describe(weights))],
+        + [("weights", "no safetensors; other files are not opened" if weights is None else describe(weights))],
     )
     show(
         f"memory: the weights, and the cache for each {CACHE_TOKENS:,} tokens",
