@@ -357,6 +357,19 @@ def test_a_run_that_began_while_another_was_prepared_is_not_replaced(text, tmp_p
     assert (tmp_path / "run" / "training.json").exists()
 
 
+def test_replacing_a_run_can_be_asked_for_again_after_it_was_broken_off(text, tmp_path, monkeypatch):
+    Trainer(make(text, tmp_path / "run", steps=1)).fit()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt2kit.training.record.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start([text], tmp_path / "run", TrainingConfig(**SMALL), overwrite=True)
+    assert Trainer(start([text], tmp_path / "run", TrainingConfig(**SMALL), overwrite=True)).fit()
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(text, tmp_path, monkeypatch):
     trainer = Trainer(make(text, tmp_path / "run"))
     trainer.fit(StopAt(trainer, 3))

@@ -98,12 +98,12 @@ class RunFolder:
 
     def clear(self) -> None:
         """Throw away everything of an older run but its shards, which `prepare` has seen to."""
-        # The configuration goes first: without it the rest is no run, whenever this breaks off.
-        for path in (self.config, self.metrics, self.plot):
-            path.unlink(missing_ok=True)
         for name in ("last", "best"):
             for ending in ("", ".ready", ".old", ".writing"):
                 shutil.rmtree(self.path / f"{name}{ending}", ignore_errors=True)
+        # The configuration goes last: whenever this breaks off, what is left may be overwritten still.
+        for path in (self.metrics, self.plot, self.config):
+            path.unlink(missing_ok=True)
 
     def _foreign(self) -> list[str]:
         # A start that was broken off before the first checkpoint leaves only shards; those may be used again.
