@@ -125,7 +125,7 @@ def draw(facts: dict[str, Any]) -> None:
     show(
         "files on this disk",
         [(file["name"], f"{size(file['bytes']):>11}") for file in facts["files"]]
-        + [("weights", "no safetensors; other files are not opened" if weights is None else describe(weights))],
+        + [("weights", describe(weights))],
     )
     show(
         f"memory: the weights, and the cache for each {CACHE_TOKENS:,} tokens",
@@ -136,8 +136,10 @@ def draw(facts: dict[str, Any]) -> None:
     )
 
 
-def describe(weights: dict[str, Any]) -> str:
+def describe(weights: dict[str, Any] | None) -> str:
     """Say in a line what the files of weights hold."""
+    if weights is None:
+        return "no safetensors; other files are not opened"
     kinds = ", ".join(f"{count:,} x {dtype}" for dtype, count in weights["numbers_by_dtype"].items())
     return f"{weights['tensors']} tensors: {kinds}"
 
