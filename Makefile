@@ -34,7 +34,7 @@ golden: $(VENV)/.dev ## record the reference numbers again from transformers 4.3
 	@$(BIN)/python tools/record_golden.py
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
-	@$(BIN)/python -m build --wheel
+	@$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -102,6 +102,14 @@ def test_mistakes_are_one_sentence(arguments, options, code, message, tmp_path, 
     assert "Traceback" not in done.stderr
 
 
+def test_training_on_nothing_is_refused(tmp_path):
+    (tmp_path / "empty.txt").touch()
+    done = run("train-tokenizer", tmp_path / "empty.txt", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "no text to learn from" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_argument_that_is_not_utf8_is_refused():
     command = [sys.executable, "-m", "gpt2kit", "tokenize", b"a\xff"]
     done = subprocess.run(command, capture_output=True)

@@ -78,7 +78,9 @@ def test_a_download_of_weights_that_breaks_off_is_an_error_and_leaves_no_model(
     model.save_pretrained(tmp_path / "model")
     hub_server.add(NAME, files_of(tmp_path / "model"))
     hub_server.cut_after = 4000
-    with pytest.raises(HubError, match=r"model\.safetensors of 'someone/tiny-gpt2' at revision 'main' broke off"):
+    with pytest.raises(
+        HubError, match=r"model\.safetensors of 'someone/tiny-gpt2' at revision 'main' broke off"
+    ):
         GPT2LMHeadModel.from_pretrained(NAME)
     hub_server.cut_after = None
     torch.testing.assert_close(logits(GPT2LMHeadModel.from_pretrained(NAME)), logits(model), rtol=0, atol=0)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt2kit.errors import GPT2KitError
+from gpt2kit.errors import GPT2KitError, InputError
 
 __all__ = [
     "INTERRUPTED",
@@ -34,6 +34,7 @@ __all__ = [
     "fail",
     "leave_closed_pipe",
     "note",
+    "read_utf8",
     "show",
     "show_warning",
     "stderr",
@@ -137,3 +138,18 @@ def _lead_nowhere(stream: TextIO) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, stream.fileno())
     os.close(devnull)
+
+
+def read_utf8(data: bytes, source: str) -> str:
+    """Read bytes as UTF-8.
+
+    Raises:
+        InputError: They are not; it says which byte of which source is to blame.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. "
+            "Convert it first, for example with `iconv -f latin1 -t utf-8`."
+        ) from None

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gpt2kit.cli.console import note, stderr
+from gpt2kit.cli.console import note, read_utf8, stderr
 from gpt2kit.cli.option import with_generation_options
-from gpt2kit.errors import InputError
 
 __all__ = ["Dtype", "generate"]
 
@@ -101,29 +100,18 @@ def read_prompt(prompt: str | None, file: Path | None) -> str | None:
     if file is not None:
         if prompt is not None:
             raise typer.BadParameter("give the prompt or a file, not both", param_hint="--file")
-        return without_last_newline(decode(file.read_bytes(), str(file)))
+        return _without_frame(read_utf8(file.read_bytes(), str(file)))
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
         data = sys.stdin.buffer.read()
-        return without_last_newline(decode(data, "stdin")) if data or prompt == "-" else None
+        return _without_frame(read_utf8(data, "stdin")) if data or prompt == "-" else None
     if prompt is None:
         return None
-    return decode(os.fsencode(prompt), "the prompt")
+    return read_utf8(os.fsencode(prompt), "the prompt")
 
 
-def decode(data: bytes, source: str) -> str:
-    """Read UTF-8, or say which byte of which source is none."""
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{source} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. "
-            "Convert it first, for example with `iconv -f latin1 -t utf-8`."
-        ) from None
-
-
-def without_last_newline(text: str) -> str:
-    """Drop one newline, of either kind, at the end."""
-    return text.removesuffix("\n").removesuffix("\r")
+def _without_frame(text: str) -> str:
+    """Drop a byte order mark at the front, and one newline, of either kind, at the end."""
+    return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
 
 
 @contextmanager

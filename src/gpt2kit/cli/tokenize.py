@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from gpt2kit.cli.console import note, stdout, write
+from gpt2kit.cli.console import note, read_utf8, stdout, write
 from gpt2kit.errors import InputError
 
 __all__ = ["tokenize"]
@@ -84,13 +84,7 @@ def _read(text: str | None, file: Path | None) -> tuple[str, str]:
         raise typer.BadParameter("give a text, a file with --file, or a pipe", param_hint="TEXT")
     else:
         source, data = "stdin", sys.stdin.buffer.read()
-    try:
-        return source, data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{source} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. "
-            "Convert it first, for example with `iconv -f latin1 -t utf-8`."
-        ) from None
+    return source, read_utf8(data, source)
 
 
 def _describe(tokenizer: Any, name: str, text: str) -> dict[str, Any]:

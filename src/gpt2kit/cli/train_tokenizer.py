@@ -54,6 +54,8 @@ def train_tokenizer(
     from gpt2kit.tokenization.corpus import read_pieces
     from gpt2kit.tokenization.train import train_bpe
 
+    if all(path.is_file() and path.stat().st_size == 0 for path in files):
+        raise InputError("There is no text to learn from: every file is empty. Name a file that is not.")
     if not overwrite:
         _refuse_to_replace(output)
     start = time.perf_counter()
