@@ -33,8 +33,8 @@ GOLDEN = REPOSITORY / "tests" / "golden" / "pocket.json"
 
 TEXT_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SETTINGS = (
-    "--vocab-size 1024 --n-layer 6 --n-head 6 --n-embd 192 --n-positions 256 --dropout 0.2 "
-    "--attention-dropout 0 --steps 900 --batch-size 32 --learning-rate 2e-3 --final-learning-rate 0.05 "
+    "--vocab-size 2048 --n-layer 6 --n-head 6 --n-embd 192 --n-positions 256 --dropout 0.2 "
+    "--attention-dropout 0 --steps 1200 --batch-size 32 --learning-rate 2e-3 --final-learning-rate 0.05 "
     "--warmup-steps 50 --beta2 0.99 --precision bf16 --eval-every 100 --save-every 100 "
     "--save-dtype float16 --seed 1337"
 )
@@ -193,7 +193,7 @@ else: names in capitals, short speeches, blank verse that rarely means anything.
 | | |
 |---|---|
 | parameters | {parameters} (6 layers, 6 heads, width 192, 256 positions) |
-| vocabulary | 1,024 byte-level BPE tokens, made from the text learnt, `<|endoftext|>` included |
+| vocabulary | 2,048 byte-level BPE tokens, made from the text learnt, `<|endoftext|>` included |
 | file | {size} MB, float16; loads as float32, or as float16 with `torch_dtype="auto"` |
 | data | tiny Shakespeare (sha256 {sha256}), public domain |
 | licence | Apache-2.0, as gpt2kit |
