@@ -173,6 +173,8 @@ def card(run: Path, numbers: dict[str, Any]) -> str:
         train_loss=f"{sum(record['loss'] for record in last) / len(last):.4f}",
         learnt=f"{numbers['learnt']:.4f}",
         held_out=f"{numbers['held_out']:.4f}",
+        excerpt_characters=f"{EXCERPT_CHARACTERS:,}",
+        excerpt=f"{numbers['tests']['excerpt_loss']:.4f}",
         perplexity=f"{2.718281828459045 ** numbers['held_out']:.2f}",
         bits=f"{bits:.3f}",
         minutes=f"{steps[-1]['seconds'] / 60:.0f}",
@@ -222,6 +224,7 @@ The files as they are, in float32, without dropout:
 | text | loss (nats per token) | perplexity | bits per byte |
 |---|---|---|---|
 | held out | {held_out} | {perplexity} | {bits} |
+| the first {excerpt_characters} characters of it, which the tests carry | {excerpt} | | |
 | learnt from | {learnt} | | |
 
 Perplexities are per token of this vocabulary: they compare with no other tokenizer's. Bits per byte do.
