@@ -25,6 +25,19 @@ def kind(request):
 # ---- tensors
 
 
+@pytest.mark.parametrize(("framework", "library"), [("tf", "tensorflow"), ("jax", "jax")])
+def test_tensors_of_other_frameworks_are_made_and_decoded(kind, framework, library):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    encoding = PADDED[kind](["Hello world", "a b c d"], padding=True, return_tensors=framework)
+    pad = PADDED[kind].pad_token_id
+    assert np.asarray(encoding["input_ids"]).tolist() == [[15496, 995, pad, pad], [64, 275, 269, 288]]
+    assert type(encoding["input_ids"]).__module__.split(".")[0] in (library, "jaxlib")
+    assert PADDED[kind].batch_decode(encoding["input_ids"], skip_special_tokens=True) == [
+        "Hello world",
+        "a b c d",
+    ]
+
+
 @pytest.mark.parametrize("framework", ["np", "pt"])
 def test_tensors_are_made(kind, framework):
     if framework == "pt":
