@@ -57,6 +57,8 @@ def test_encode_refuses_what_is_no_text_nor_ids(kind, text):
         ({"max_length": -1}, "max_length is -1"),
         ({"max_length": 2.5}, "max_length is 2.5"),
         ({"max_length": True}, "max_length is True"),
+        ({"max_length": "two"}, "max_length is 'two'"),
+        ({"max_length": float("inf")}, "max_length is inf"),
         ({"stride": -1}, "stride is -1"),
         ({"pad_to_multiple_of": 0}, "pad_to_multiple_of is 0"),
         ({"return_tensors": "torch"}, "return_tensors='torch' is unknown"),
@@ -103,12 +105,31 @@ def test_a_max_length_below_the_special_tokens_is_refused(kind):
 
 
 def test_ids_without_a_token_are_refused(kind):
-    for ids in (50257, [0, 60000], [-100], [-1]):
+    for ids in (50257, [0, 60000], [-100], [-1], [2**32], [2**64]):
         with pytest.raises(TokenizerError, match="has no token"):
             LOADED[kind].decode(ids)
+    assert LOADED[kind].convert_ids_to_tokens([0, 2**32]) == ["!", None]
     with pytest.raises(InputError, match="batch_decode"):
         LOADED[kind].decode([[1, 2]])
     assert LOADED[kind].batch_decode([[1, 2], []]) == ['"#', ""]
+
+
+@pytest.mark.parametrize(
+    "length", [3.0, 10**30, 1e30], ids=["a whole float", "no limit", "no limit as float"]
+)
+def test_a_max_length_is_any_whole_number(kind, length):
+    ids = LOADED[kind]("a b c d", truncation=True, max_length=length)["input_ids"]
+    assert ids == [64, 275, 269, 288][: int(length)]
+
+
+@pytest.mark.parametrize("strategy", ["only_first", "only_second"])
+def test_a_stride_beyond_the_room_that_a_pair_leaves_is_refused(strategy):
+    texts = ("a b c d e f", "x y z") if strategy == "only_first" else ("x y z", "a b c d e f")
+    options = {"truncation": strategy, "max_length": 4, "return_overflowing_tokens": True}
+    fast = LOADED[GPT2TokenizerFast]
+    with pytest.raises(InputError, match="stride=1 must be less than the room"):
+        fast(*texts, stride=1, **options)
+    assert len(fast(*texts, stride=0, **options)["input_ids"]) == 6
 
 
 def test_errors_decide_about_bytes_that_are_no_text(kind):

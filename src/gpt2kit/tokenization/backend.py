@@ -9,12 +9,13 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from gpt2kit.errors import InputError, TokenizerError
+from gpt2kit.errors import GPT2KitError, InputError, LengthError, TokenizerError
 from gpt2kit.tokenization.bpe import Pair, check_fit
 from gpt2kit.tokenization.folder import as_pairs, read_model
+from gpt2kit.tokenization.length import Lengths
 from gpt2kit.tokenization.slow import load_model
 
-__all__ = ["READ", "configure", "make_backend", "parts_of", "take_lengths"]
+__all__ = ["READ", "configure", "explain", "make_backend", "parts_of", "take_lengths"]
 
 # How to read each value of a result off the library's encoding.
 READ: dict[str, Any] = {
@@ -131,3 +132,19 @@ def take_lengths(backend: Tokenizer) -> dict[str, str]:
         found["pad_token"] = backend.padding["pad_token"]
         backend.no_padding()
     return found
+
+
+def explain(error: BaseException, lengths: Lengths) -> GPT2KitError:
+    """Return our error for one that the library raised while it encoded."""
+    if "`stride`" in str(error):
+        return InputError(
+            f"stride={lengths.stride} must be less than the room for the text that "
+            f"truncation={lengths.truncation!r} cuts, and in max_length={lengths.max_length} the other text "
+            "of a pair leaves less. Pass a smaller stride or a larger max_length."
+        )
+    if "Truncation" in str(error):
+        return LengthError(
+            f"truncation={lengths.truncation!r} cannot make every text as short as "
+            f"{lengths.max_length} tokens: {error}. Use truncation='longest_first'."
+        )
+    return TokenizerError(f"The text cannot be encoded: {error}. Check vocabulary and unk_token.")

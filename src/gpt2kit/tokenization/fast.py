@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers
 
-from gpt2kit.errors import InputError, LengthError, TokenizerError
+from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tokenization import corpus, train
 from gpt2kit.tokenization.assemble import CallOptions, check_text
-from gpt2kit.tokenization.backend import READ, configure, make_backend, parts_of, take_lengths
+from gpt2kit.tokenization.backend import READ, configure, explain, make_backend, parts_of, take_lengths
 from gpt2kit.tokenization.base import TokenizerBase
 from gpt2kit.tokenization.batch import BatchEncoding
 from gpt2kit.tokenization.bpe import END_OF_TEXT, write_merges, write_vocabulary
@@ -291,16 +291,11 @@ class GPT2TokenizerFast(TokenizerBase):
                     add_special_tokens=options.add_special_tokens,
                     is_pretokenized=options.is_split_into_words,
                 )
-            except Exception as error:
-                # The library raises plain Exception, for truncation that cannot be done and unknown bytes.
-                if "Truncation" in str(error):
-                    raise LengthError(
-                        f"truncation={lengths.truncation!r} cannot make every text as short as "
-                        f"{lengths.max_length} tokens: {error}. Use truncation='longest_first'."
-                    ) from error
-                raise TokenizerError(
-                    f"The text cannot be encoded: {error}. Check vocabulary and unk_token."
-                ) from error
+            except BaseException as error:
+                # The library raises plain Exception, and where it panics not even that.
+                if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                    raise explain(error, lengths) from error
+                raise
             finally:
                 backend.no_truncation()
                 backend.no_padding()
@@ -411,7 +406,7 @@ class GPT2TokenizerFast(TokenizerBase):
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Return the token of an id, or of each of several; None for an id that there is not."""
         if isinstance(ids, int):
-            return self._tokenizer.id_to_token(ids) if ids >= 0 else None
+            return self._tokenizer.id_to_token(ids) if 0 <= ids < 2**32 else None  # the library's uint32
         skipped = self._skipped_ids() if skip_special_tokens else set()
         return [self.convert_ids_to_tokens(int(index)) for index in ids if int(index) not in skipped]
 

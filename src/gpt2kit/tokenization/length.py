@@ -69,13 +69,9 @@ def plan_lengths(
     Raises:
         InputError: An unknown strategy, a negative number, padding without a token, or lengths that clash.
     """
-    for name, number in (
-        ("max_length", max_length),
-        ("stride", stride),
-        ("pad_to_multiple_of", pad_to_multiple_of),
-    ):
-        if number is not None and (type(number) is bool or int(number) != number or number < 0):
-            raise InputError(f"{name} is {number!r}, and it must be a whole number, 0 or more.")
+    max_length = _whole("max_length", max_length)
+    stride = _whole("stride", stride) or 0
+    pad_to_multiple_of = _whole("pad_to_multiple_of", pad_to_multiple_of)
     if pad_to_multiple_of == 0:
         raise InputError("pad_to_multiple_of is 0. Pass 1 or more, or leave it out.")
     if max_length is not None and padding is False and truncation is None:
@@ -86,6 +82,8 @@ def plan_lengths(
             "Pass truncation=True to say so.",
         )
         truncation = "longest_first"
+    if max_length is not None and max_length > _LIMITED:
+        model_max_length, max_length = max_length, None
     pad = _read("padding", padding, {True: "longest", False: "do_not_pad"}, _PADDINGS)
     cut = _read(
         "truncation",
@@ -232,6 +230,19 @@ def pad_one(
             extra = [value] * missing
             row[name] = list(row[name]) + extra if side == "right" else extra + list(row[name])
     return row
+
+
+def _whole(name: str, number: Any) -> int | None:
+    """Return a number of tokens as an int, None as it is."""
+    if number is None:
+        return None
+    try:
+        whole = int(number)
+    except (TypeError, ValueError, OverflowError):  # no number, or infinite
+        whole = -1
+    if type(number) is bool or whole != number or whole < 0:
+        raise InputError(f"{name} is {number!r}, and it must be a whole number, 0 or more.")
+    return whole
 
 
 def _read(name: str, value: Any, short: dict[Any, str], known: tuple[str, ...]) -> str:
