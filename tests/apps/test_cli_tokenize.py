@@ -162,6 +162,13 @@ def test_training_again_gives_the_same_files_and_replaces_only_when_told(corpus,
     assert len(GPT2Tokenizer.from_pretrained(tmp_path / "one")) == 270
 
 
+def test_an_output_that_is_a_file_is_refused_before_the_training(corpus, monkeypatch):
+    monkeypatch.setattr("gpt2kit.tokenization.train.train_bpe", None)
+    done = run("train-tokenizer", corpus, "-o", corpus, "--overwrite")
+    assert done.exit_code == 1
+    assert "is a file" in " ".join(done.stderr.split())
+
+
 def test_a_vocabulary_that_the_text_cannot_fill_is_said(corpus, tmp_path):
     done = run("train-tokenizer", corpus, "--vocab-size", 5000, "-o", tmp_path / "out")
     assert done.exit_code == 0

@@ -142,6 +142,9 @@ def test_errors_decide_about_bytes_that_are_no_text(kind):
         assert tokenizer.decode([64, 158, 224, 65]) in (text, text.replace("\ufffd\ufffd", "\ufffd"))
     with pytest.raises(TokenizerError, match="no UTF-8"):
         kind.from_pretrained("gpt2", errors="strict").decode([158])
+    for errors in ("replce", None, "xmlcharrefreplace"):
+        with pytest.raises(InputError, match="is no way to decode bytes"):
+            kind.from_pretrained("gpt2", errors=errors)
 
 
 def test_what_only_the_fast_one_can_do_is_refused_by_the_slow_one():

@@ -97,6 +97,8 @@ def test_what_cannot_be_trained_is_refused(gpt2):
         InputError, match="vocab_size is 256, but the 256 bytes and the special tokens are 257"
     ):
         gpt2.train_new_from_iterator(TEXTS, 256)
+    with pytest.raises(InputError, match="special token is empty"):
+        gpt2.train_new_from_iterator(TEXTS, 300, new_special_tokens=[""])
     for texts in ([b"bytes"], [None], [["a", 5]], ["\ud800"]):
         with pytest.raises(TokenizerError, match="text"):
             gpt2.train_new_from_iterator(texts, 300)

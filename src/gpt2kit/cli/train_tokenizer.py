@@ -56,6 +56,8 @@ def train_tokenizer(
 
     if all(path.is_file() and path.stat().st_size == 0 for path in files):
         raise InputError("There is no text to learn from: every file is empty. Name a file that is not.")
+    if output.is_file():  # said before the training, not after it
+        raise InputError(f"{output} is a file, and a tokenizer is saved in a folder. Pass a folder.")
     if not overwrite:
         _refuse_to_replace(output)
     start = time.perf_counter()

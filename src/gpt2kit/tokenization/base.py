@@ -66,6 +66,7 @@ class TokenizerBase(Assembling, Stored, Chat):
                 f"{type(self).__name__} has no argument {unknown[0]!r}. Besides those of its signature "
                 f"it takes {', '.join(sorted(self._COMMON))}."
             )
+        _check_errors(options["errors"])
         self.init_kwargs = {**options, **kwargs}
         common = {**self._COMMON, **kwargs}
         self.name_or_path = common["name_or_path"]
@@ -335,6 +336,19 @@ _HINTS = {
     "add_prefix_space": "Construct the tokenizer with it: from_pretrained(..., add_prefix_space=True).",
     "split_special_tokens": "Construct the tokenizer with it.",
 }
+
+
+def _check_errors(errors: Any) -> None:
+    """Refuse what `bytes.decode` does not take, before there are bytes that need it."""
+    try:
+        b"\xff".decode("utf-8", errors)
+    except UnicodeDecodeError:  # "strict" and its like
+        pass
+    except (LookupError, TypeError) as error:
+        raise InputError(
+            f"errors={errors!r} is no way to decode bytes ({error}). "
+            "Pass 'replace', 'ignore', 'backslashreplace' or 'strict'."
+        ) from error
 
 
 def _check_form(value: Any) -> None:

@@ -56,10 +56,13 @@ def train_bpe(
         The trained tokenizer, for `GPT2TokenizerFast(tokenizer_object=...)`.
 
     Raises:
-        InputError: A vocabulary too small for the bytes and the special tokens.
+        InputError: A vocabulary too small for the bytes and the special tokens, or an empty special token.
         TokenizerError: Something that is no text.
     """
-    least = len(_ALPHABET) + len({str(getattr(token, "content", token)) for token in special_tokens})
+    special = [str(getattr(token, "content", token)) for token in special_tokens]
+    if "" in special:
+        raise InputError("A special token is empty. Give it a text, such as <|endoftext|>.")
+    least = len(_ALPHABET) + len(set(special))
     if vocab_size < least:
         raise InputError(
             f"vocab_size is {vocab_size}, but the 256 bytes and the special tokens are {least} already. "
@@ -77,7 +80,6 @@ def train_bpe(
         show_progress=show_progress,
         max_token_length=max_token_length,
     )
-    special = [str(getattr(token, "content", token)) for token in special_tokens]
     tokenizer.train_from_iterator(_between(texts, special), trainer=trainer, length=length)
     return tokenizer
 
