@@ -82,6 +82,25 @@ def test_an_unknown_argument_of_the_constructor_is_refused(kind):
         kind.from_pretrained("gpt2", padding_side="top")
 
 
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+def test_a_side_that_is_none_is_refused_where_it_is_used(tokenizer, name):
+    setattr(tokenizer, name, "top")
+    with pytest.raises(InputError, match=f"{name} is 'top'"):
+        tokenizer("a b c", truncation=True, max_length=2)
+    with pytest.raises(InputError, match=f"{name} is 'top'"):
+        tokenizer.pad({"input_ids": [[1], [2, 3]]})
+
+
+def test_an_empty_special_token_is_refused_and_as_a_role_of_the_constructor_none(kind, tokenizer):
+    for roles in ({"pad_token": ""}, {"pad_token": AddedToken("")}, {"additional_special_tokens": [""]}):
+        with pytest.raises(InputError, match="special token is empty"):
+            tokenizer.add_special_tokens(roles)
+    assert tokenizer("a b")["input_ids"] == [64, 275]
+    without = kind.from_pretrained("gpt2", pad_token="", sep_token=AddedToken(""))
+    assert (without.pad_token, without.sep_token) == (None, None)
+    assert without("a b")["input_ids"] == [64, 275]
+
+
 def test_padding_without_a_token_says_how_to_get_one(kind):
     with pytest.raises(
         ValueError, match=r"Asking to pad .* `pad_token` `\(tokenizer.pad_token = tokenizer.eos_token"

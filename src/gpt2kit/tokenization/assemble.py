@@ -117,8 +117,15 @@ class Assembling(Decoding):
 
     # ---- one text or many
 
+    def _check_sides(self) -> None:
+        """Refuse a side, which can be set at any time, that is none."""
+        for name in ("padding_side", "truncation_side"):
+            if (side := getattr(self, name)) not in ("right", "left"):
+                raise InputError(f"{name} is {side!r}, and it must be 'right' or 'left'.")
+
     def _lengths(self, options: CallOptions) -> Lengths:
         """Decide about truncation and padding."""
+        self._check_sides()
         return plan_lengths(
             options.padding,
             options.truncation,

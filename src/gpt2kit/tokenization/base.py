@@ -72,10 +72,8 @@ class TokenizerBase(Assembling, Stored, Chat):
         self.name_or_path = common["name_or_path"]
         limit = common["model_max_length"]
         self.model_max_length = NO_LIMIT if limit is None else limit
-        for side in ("padding_side", "truncation_side"):
-            if common[side] not in ("right", "left"):
-                raise InputError(f"{side} is {common[side]!r}, and it must be 'right' or 'left'.")
         self.padding_side, self.truncation_side = common["padding_side"], common["truncation_side"]
+        self._check_sides()
         self.model_input_names = list(common["model_input_names"] or ("input_ids", "attention_mask"))
         self.clean_up_tokenization_spaces = common["clean_up_tokenization_spaces"]
         self.split_special_tokens = common["split_special_tokens"]

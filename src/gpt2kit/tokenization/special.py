@@ -140,7 +140,7 @@ class SpecialTokens:
         for name in NAMED:
             value = roles.get(name)
             token = None if value is None else as_token(value, special=True, normalized=False)
-            setattr(self, "_" + name, token)
+            setattr(self, "_" + name, token if token and token.content else None)
         additional: Any = roles.get("additional_special_tokens") or []
         self._additional_special_tokens = [self._stripping(token) for token in _listed(additional)]
 
@@ -153,7 +153,10 @@ class SpecialTokens:
             for token in self.added_tokens_decoder.values():
                 if token.content == value:
                     return copy_token(token, special=True)
-        return as_token(value, special=True, normalized=False, lstrip=True, rstrip=True)
+        token = as_token(value, special=True, normalized=False, lstrip=True, rstrip=True)
+        if not token.content:
+            raise InputError("A special token is empty. Give it a text, such as <|pad|>.")
+        return token
 
     def _assign(self, name: str, value: str | AddedToken | None) -> None:
         """Give a role to a token that the tokenizer has."""
