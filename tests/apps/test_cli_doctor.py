@@ -84,7 +84,7 @@ def test_without_a_framework_it_says_so_and_is_content(monkeypatch):
     monkeypatch.setattr("gpt2kit.cli.doctor.importlib.util.find_spec", lambda name: None)
     done = doctor()
     assert done.exit_code == 0
-    assert "no framework is installed" in done.stderr
+    assert "PyTorch is not installed" in done.stderr
 
 
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("", False)])

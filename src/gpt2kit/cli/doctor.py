@@ -113,7 +113,7 @@ def draw(facts: dict[str, Any]) -> None:
     )
     show("libraries", list(facts["versions"].items()))
     if not facts["devices"]:
-        note("no framework is installed, so there is nothing to check: pip install 'gpt2kit[torch]'")
+        note("PyTorch is not installed, so there is no model to check: pip install 'gpt2kit[torch]'")
         return
     show("devices", [(device["name"], device["description"]) for device in facts["devices"]])
     show(

@@ -119,7 +119,9 @@ def _draw(facts: dict[str, Any]) -> None:
         stdout.print(" ".join(map(str, facts["ids"])), soft_wrap=True)
     count, size = facts["n_tokens"], facts["n_bytes"]
     each = f", {size / count:.2f} bytes to a token" if count else ""
-    stdout.print(f"{count} tokens, {facts['n_characters']} characters, {size} bytes{each}", soft_wrap=True)
+    counts = ((count, "token"), (facts["n_characters"], "character"), (size, "byte"))
+    said = ", ".join(f"{number} {noun if number == 1 else noun + 's'}" for number, noun in counts)
+    stdout.print(f"{said}{each}", soft_wrap=True)
 
 
 def _decode(tokenizer: Any, data: str, source: str, as_json: bool) -> None:
