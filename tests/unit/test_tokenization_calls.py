@@ -134,7 +134,9 @@ def test_ids_without_a_token_are_refused(kind):
 
 
 @pytest.mark.parametrize(
-    "length", [3.0, 10**30, 1e30], ids=["a whole float", "no limit", "no limit as float"]
+    "length",
+    [3.0, 2**63, 10**30, 1e30],
+    ids=["a whole float", "beyond a machine word", "no limit", "no limit as float"],
 )
 def test_a_max_length_is_any_whole_number(kind, length):
     ids = LOADED[kind]("a b c d", truncation=True, max_length=length)["input_ids"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -269,7 +270,7 @@ class GPT2TokenizerFast(TokenizerBase):
                 backend.no_truncation()
             else:
                 backend.enable_truncation(
-                    lengths.max_length or 0,
+                    min(lengths.max_length or 0, sys.maxsize),  # the library counts in machine words
                     stride=lengths.stride,
                     strategy=lengths.truncation,
                     direction=self.truncation_side,
