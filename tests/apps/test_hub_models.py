@@ -9,8 +9,9 @@ import torch
 from hub_server import HubServer
 
 from cases import tiny_config
-from gpt2kit import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer, GPT2TokenizerFast
+from gpt2kit import AutoTokenizer, GenerationConfig, GPT2LMHeadModel, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.errors import FileNotInRepositoryError, HubError, OfflineError
+from gpt2kit.hub import locate
 
 NAME = "someone/tiny-gpt2"
 TEXT = "Once upon a time, in Δελφοί: 🐬."
@@ -84,6 +85,35 @@ def test_a_download_of_weights_that_breaks_off_is_an_error_and_leaves_no_model(
         GPT2LMHeadModel.from_pretrained(NAME)
     hub_server.cut_after = None
     torch.testing.assert_close(logits(GPT2LMHeadModel.from_pretrained(NAME)), logits(model), rtol=0, atol=0)
+
+
+def test_generation_options_that_break_off_are_an_error_and_not_taken_for_absent(
+    hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    model = model_of(seed=2)
+    model.generation_config.max_new_tokens = 3
+    model.save_pretrained(tmp_path / "model")
+    hub_server.add(NAME, files_of(tmp_path / "model"))
+    for name in ("config.json", "model.safetensors"):
+        locate(NAME, name)  # in the cache from here on, so only the options are fetched
+    hub_server.cut_after = 4
+    with pytest.raises(HubError, match=r"generation_config\.json .* broke off"):
+        GPT2LMHeadModel.from_pretrained(NAME)
+    hub_server.cut_after = None
+    assert GPT2LMHeadModel.from_pretrained(NAME).generation_config.max_new_tokens == 3
+
+
+def test_a_model_without_generation_options_takes_those_of_its_configuration(
+    hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_of(seed=2).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").unlink()
+    hub_server.add(NAME, files_of(tmp_path / "model"))
+    online = GPT2LMHeadModel.from_pretrained(NAME).generation_config
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    offline = GPT2LMHeadModel.from_pretrained(NAME).generation_config
+    assert online == offline == GenerationConfig.from_model_config(tiny_config())
 
 
 def test_tokenizers_are_loaded_by_name(hub_server: HubServer, tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, open
 from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
 from gpt2kit.config import GPT2Config
 from gpt2kit.config.base import CONFIG_NAME
-from gpt2kit.errors import CheckpointError, ConfigError, HubError, InputError
+from gpt2kit.errors import CheckpointError, ConfigError, InputError
 from gpt2kit.generation import GENERATION_CONFIG_NAME, GenerationConfig
-from gpt2kit.hub import HubOptions
+from gpt2kit.hub import HubOptions, locate_optional
 from gpt2kit.torch.fresh import draw_missing, loading
 
 __all__ = ["load_model", "save_model", "torch_dtype_of"]
@@ -203,9 +203,8 @@ def _refuse_missing(model: Any, report: LoadReport, allowed: bool) -> None:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise CheckpointError(
             f"The weights lack {lacking[0]}{more}, without which {type(model).__name__} computes nothing "
-            f"sensible. Use "
-            "a complete file and its own configuration; output_loading_info=True draws them at random and "
-            "lists them."
+            "sensible. Use a complete file and its own configuration; output_loading_info=True draws them "
+            "at random and lists them."
         )
 
 
@@ -256,7 +255,7 @@ def _dtype_of(stored: StoredTensor) -> torch.dtype:
     if stored.dtype not in DTYPES:
         raise CheckpointError(
             f"The tensor {stored.name} has the dtype {stored.dtype}; known are {', '.join(DTYPES)}. "
-            f"Convert the file."
+            "Convert the file."
         )
     return DTYPES[stored.dtype]
 
@@ -309,7 +308,7 @@ def torch_dtype_of(value: torch.dtype | str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(
             f"torch_dtype={value!r} is no dtype for weights; give float32, float16, bfloat16, float64 or "
-            f"'auto'."
+            "'auto'."
         )
     return dtype
 
@@ -325,8 +324,7 @@ def device_of(device_map: Any) -> torch.device | None:
         if len(places) != 1:
             raise InputError(
                 f"device_map={dict(device_map)!r} spreads the model over {len(places)} places, and a "
-                f"model lies on one "
-                "device. Give that device, or 'auto'."
+                "model lies on one device. Give that device, or 'auto'."
             )
         device_map = next(iter(device_map.values()))
     if device_map is None:
@@ -377,12 +375,13 @@ def _finish(
     if kernel is not None:
         model.set_attn_implementation(kernel)
     if model.can_generate() and name_or_path is not None:
-        try:
-            model.generation_config = GenerationConfig.from_pretrained(
-                os.fspath(name_or_path), **_as_kwargs(options)
-            )
-        except HubError:  # most checkpoints have no such file; then the model's configuration has told it
-            model.generation_config = GenerationConfig.from_model_config(model.config)
+        # Most checkpoints have no such file; then the model's configuration holds the options.
+        written = locate_optional(name_or_path, GENERATION_CONFIG_NAME, options) is not None
+        model.generation_config = (
+            GenerationConfig.from_pretrained(os.fspath(name_or_path), **_as_kwargs(options))
+            if written
+            else GenerationConfig.from_model_config(model.config)
+        )
 
 
 # --------------------------------------------------------------------------- saving
