@@ -236,11 +236,12 @@ class SpecialTokens:
         for key, value in special_tokens_dict.items():
             if key == "additional_special_tokens":
                 tokens = [self._stripping(token) for token in _listed(value)]
-                kept = [] if replace_additional_special_tokens else list(self._additional_special_tokens)
                 self._insert(tokens)
-                seen = {token.content for token in kept}
-                kept += [token for token in tokens if not (token.content in seen or seen.add(token.content))]  # type: ignore[func-returns-value]
-                self._additional_special_tokens = kept
+                kept = [] if replace_additional_special_tokens else self._additional_special_tokens
+                by_content: dict[str, AddedToken] = {}
+                for token in (*kept, *tokens):
+                    by_content.setdefault(token.content, token)  # of two equal ones the first stays
+                self._additional_special_tokens = list(by_content.values())
             else:
                 if not isinstance(value, str | AddedToken):
                     raise InputError(f"The {key} must be a text or an AddedToken, not {value!r}.")

@@ -127,8 +127,7 @@ class GPT2Model(GPT2PreTrainedModel):
         if attention_mask is None and arguments.has_padding(input_ids, config.pad_token_id):
             self._warn_once(
                 "There is padding in `input_ids` and no `attention_mask`, so the padding is read as text. "
-                "Pass "
-                "the attention_mask that the tokenizer returns."
+                "Pass the attention_mask that the tokenizer returns."
             )
 
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)

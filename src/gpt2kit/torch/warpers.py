@@ -46,7 +46,9 @@ class TemperatureLogitsWarper(LogitsWarper):
 class _Filter(LogitsWarper):
     """Keep a set of tokens and give all others `filter_value`."""
 
-    filter_value: float
+    def __init__(self, filter_value: float, min_tokens_to_keep: int) -> None:
+        self.filter_value = filter_value
+        self.min_tokens_to_keep = min_tokens_to_keep
 
     def _keep(self, scores: Tensor, removed: Tensor) -> Tensor:
         return scores.masked_fill(removed, self.filter_value)  # [B, V]
@@ -62,7 +64,7 @@ class TopKLogitsWarper(_Filter):
     def __init__(self, top_k: int, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.TopK(top_k, min_tokens_to_keep)
         self.top_k = max(rule.top_k, rule.min_tokens_to_keep)
-        self.filter_value = filter_value
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return self._keep(scores, scores < _kth_best(scores, self.top_k))  # [B, V]
@@ -78,8 +80,7 @@ class TopPLogitsWarper(_Filter):
     def __init__(self, top_p: float, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.TopP(top_p, min_tokens_to_keep)
         self.top_p = float(rule.top_p)
-        self.filter_value = filter_value
-        self.min_tokens_to_keep = rule.min_tokens_to_keep
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         # From the least likely on, so that the sum is exact where it decides: among small numbers.
@@ -99,8 +100,7 @@ class MinPLogitsWarper(_Filter):
     def __init__(self, min_p: float, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.MinP(min_p, min_tokens_to_keep)
         self.min_p = float(rule.min_p)
-        self.filter_value = filter_value
-        self.min_tokens_to_keep = rule.min_tokens_to_keep
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         probabilities = scores.softmax(dim=-1)  # [B, V]
@@ -118,8 +118,7 @@ class TypicalLogitsWarper(_Filter):
     def __init__(self, mass: float = 0.9, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.Typical(mass, min_tokens_to_keep)
         self.mass = float(rule.mass)
-        self.filter_value = filter_value
-        self.min_tokens_to_keep = rule.min_tokens_to_keep
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         log_probabilities = scores.log_softmax(dim=-1)  # [B, V]
@@ -144,8 +143,7 @@ class EpsilonLogitsWarper(_Filter):
     def __init__(self, epsilon: float, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.EpsilonCutoff(epsilon, min_tokens_to_keep)
         self.epsilon = float(rule.epsilon)
-        self.filter_value = filter_value
-        self.min_tokens_to_keep = rule.min_tokens_to_keep
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         removed = scores.softmax(dim=-1) < self.epsilon  # [B, V]
@@ -162,8 +160,7 @@ class EtaLogitsWarper(_Filter):
     def __init__(self, epsilon: float, filter_value: float = _NEVER, min_tokens_to_keep: int = 1) -> None:
         rule = rules.EtaCutoff(epsilon, min_tokens_to_keep)
         self.epsilon = float(rule.epsilon)
-        self.filter_value = filter_value
-        self.min_tokens_to_keep = rule.min_tokens_to_keep
+        super().__init__(filter_value, rule.min_tokens_to_keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         log_probabilities = scores.log_softmax(dim=-1)  # [B, V]
