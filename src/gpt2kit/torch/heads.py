@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2kit.config import GPT2Config
@@ -18,14 +17,12 @@ from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.generation import GenerationMixin
 from gpt2kit.torch.layers import Unembedding
+from gpt2kit.torch.loss import next_token_loss
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import CausalLMOutputWithCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 
-__all__ = ["IGNORED_LABEL", "GPT2LMHeadModel", "next_token_loss"]
-
-# Labels of this value count for nothing; it is the default of torch's cross-entropy.
-IGNORED_LABEL = -100
+__all__ = ["GPT2LMHeadModel"]
 
 
 class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
@@ -195,31 +192,3 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
     def _reorder_cache(past_key_values: Sequence[Sequence[Tensor]], beam_idx: Tensor) -> GPT2Cache:
         """Rearrange a past as a beam search has rearranged its beams."""
         return GPT2Cache.from_legacy(past_key_values).reorder(beam_idx)
-
-
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of each next token, a scalar.
-
-    Position t predicts the label at t + 1, and the last position predicts nothing. The labels are shifted
-    rather than the logits, because moving [B, T, V] numbers would cost a copy of the largest tensor of all.
-
-    Args:
-        logits: [B, T, V]
-        labels: [B, T]
-
-    Raises:
-        InputError: A label outside the vocabulary (only a CPU tells).
-    """
-    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL).to(logits.device)  # [B, T]
-    try:
-        return F.cross_entropy(
-            logits.view(-1, logits.size(-1)), targets.flatten(), ignore_index=IGNORED_LABEL
-        )
-    except IndexError:
-        outside = targets[(targets != IGNORED_LABEL) & ((targets < 0) | (targets >= logits.size(-1)))]
-        if outside.numel() == 0:
-            raise
-        raise InputError(
-            f"labels holds {int(outside.flatten()[0])}, which is outside 0 to {logits.size(-1) - 1} "
-            f"(vocab_size={logits.size(-1)}). Use {IGNORED_LABEL} for positions that shall not count."
-        ) from None
