@@ -18,11 +18,14 @@ from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.mask import padding_bias
 
 __all__ = [
+    "bias",
+    "branches",
     "embed",
     "encoder_bias",
     "has_padding",
     "head_masks",
     "inputs",
+    "is_readable",
     "kernel",
     "length",
     "padding",
@@ -71,10 +74,13 @@ def past(past_key_values: Sequence[Sequence[Tensor]] | None, B: int, L: int) -> 
     return cache
 
 
-def length(past_length: int, T: int, P: int) -> int:
-    """Return S, the number of past and present positions, if the model has so many."""
+def length(past_length: int, T: int, P: int, branches: bool = False) -> int:
+    """Return S, the number of past and present positions, if the model has so many.
+
+    Branches share places, so that there may be more keys than places; then the places alone are checked.
+    """
     S = past_length + T
-    if S > P:
+    if S > P and not branches:
         made_of = f" ({past_length} in past_key_values and {T} new)" if past_length else ""
         raise LengthError(
             f"{S} positions were given{made_of}, and the model has n_positions={P}. Shorten the input "
@@ -91,22 +97,34 @@ def rows(name: str, ids: Tensor, B: int, T: int) -> Tensor:
     return ids.reshape(-1, T)  # [B or 1, T]
 
 
+def branches(attention_mask: Tensor | None) -> bool:
+    """Tell whether a mask says for each query which positions it sees, [B, T, S]."""
+    return attention_mask is not None and attention_mask.dim() == 3
+
+
 def padding(attention_mask: Tensor | None, B: int, S: int, T: int) -> Tensor | None:
-    """Return the mask as [B, S], or None where it hides nothing and finding that out costs nothing."""
+    """Return the mask as [B, S], or None where it hides nothing and finding that out costs nothing.
+
+    One of its own for each query is returned as [B, T, S].
+    """
     if attention_mask is None:
         return None
+    if branches(attention_mask):
+        if attention_mask.shape != (B, T, S):
+            raise _shape_error("attention_mask", f"[{B}, {T}, {S}]", attention_mask)
+        return attention_mask.tril(S - T)  # [B, T, S]; no query sees what comes after it
     if attention_mask.numel() != B * S:
         wanted = f"[{B}, {S}]"
         if S > T:
             wanted += f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
         raise _shape_error("attention_mask", wanted, attention_mask)
     mask = attention_mask.reshape(B, S)  # [B, S]
-    return None if _is_readable(mask) and bool((mask == 1).all()) else mask
+    return None if is_readable(mask) and bool((mask == 1).all()) else mask
 
 
 def has_padding(input_ids: Tensor | None, pad_token_id: int | None) -> bool:
     """Tell whether a row begins or ends with the padding token, where finding that out costs nothing."""
-    if input_ids is None or pad_token_id is None or not _is_readable(input_ids):
+    if input_ids is None or pad_token_id is None or not is_readable(input_ids):
         return False
     return bool((input_ids[..., [0, -1]] == pad_token_id).any())
 
@@ -119,10 +137,20 @@ def positions(
         return rows("position_ids", position_ids, B, T)
     if mask is None:
         return torch.arange(S - T, S, device=device)[None]  # [1, T]
+    if branches(mask):
+        return ((mask != 0).sum(-1) - 1).clamp(min=0)  # [B, T]
     hidden = mask == 0  # [B, S]
     places = (~hidden).long().cumsum(-1) - 1  # [B, S]
     # Padding has to be somewhere; 4.34's generate puts it at 1. A model of one position has only 0.
     return places.masked_fill(hidden, min(1, P - 1))[:, S - T :]  # [B, T]
+
+
+def bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to the attention scores, [B, 1, 1 or T, S]; None hides nothing."""
+    if mask is None:
+        return None
+    added = padding_bias(mask, dtype)  # [B, S] or [B, T, S]
+    return added[:, None] if branches(mask) else added[:, None, None, :]  # [B, 1, 1 or T, S]
 
 
 def kernel(name: str, output_attentions: bool, head_mask: Tensor | None) -> str:
@@ -208,7 +236,7 @@ def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:
         raise InputError(message) from None
 
 
-def _is_readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
     """Tell whether the values of a tensor may be looked at: on a CPU, and while nothing traces the call."""
     return (
         type(tensor) is Tensor

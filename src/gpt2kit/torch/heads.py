@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.fresh import unfilled_while_loading
-from gpt2kit.torch.generation import GenerationMixin
+from gpt2kit.torch.language import LanguageHead
 from gpt2kit.torch.layers import Unembedding
 from gpt2kit.torch.loss import next_token_loss
 from gpt2kit.torch.model import GPT2Model
@@ -25,7 +24,7 @@ from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 __all__ = ["GPT2LMHeadModel"]
 
 
-class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
+class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
     """Predict the next token: a score for each of the vocabulary, by the token embeddings themselves.
 
         logits = h @ wte.T        loss = mean over t of -log softmax(logits_t)[labels_(t+1)]
@@ -44,22 +43,12 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
         torch.Size([1, 5, 101])
     """
 
-    _tied_weights_keys = ["lm_head.weight"]  # noqa: RUF012  # 4.34 has a list here, and others compare it
-
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.transformer = GPT2Model(config)
         with unfilled_while_loading():
             self.lm_head = Unembedding(config.n_embd, config.vocab_size, bias=False)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that turns hidden states into logits."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Put another layer in its place."""
-        self.lm_head = new_embeddings
 
     def forward(
         self,
@@ -143,52 +132,3 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
             cross_attentions=body.cross_attentions,
         )
         return output if return_dict else output.to_tuple()
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        past_key_values: Sequence[Sequence[Tensor]] | None = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Return the arguments of `forward` for one step of a generation: what the past has not seen yet.
-
-        Args:
-            input_ids: The whole text so far, [B, S].
-            past_key_values: What the last step returned.
-            inputs_embeds: Used in place of input_ids in the first step.
-            **kwargs: attention_mask, token_type_ids, use_cache, head_mask, encoder_hidden_states,
-                encoder_attention_mask.
-        """
-        past_length = GPT2Cache.from_legacy(past_key_values or ()).get_seq_length()
-        token_type_ids, attention_mask = kwargs.get("token_type_ids"), kwargs.get("attention_mask")
-        model_inputs: dict[str, Any] = {"input_ids": input_ids}
-        if past_length:
-            # A past longer than the text is a prefix that has no tokens: then only the last token is new.
-            seen = past_length if past_length < input_ids.size(1) else input_ids.size(1) - 1
-            model_inputs["input_ids"] = input_ids[:, seen:]  # [B, T]
-            if token_type_ids is not None:
-                token_type_ids = token_type_ids[:, seen:]  # [B, T]
-        elif inputs_embeds is not None:
-            model_inputs = {"inputs_embeds": inputs_embeds}
-
-        position_ids = None
-        if attention_mask is not None:
-            hidden = attention_mask == 0  # [B, S]
-            position_ids = ((~hidden).long().cumsum(-1) - 1).masked_fill(hidden, 1)  # [B, S]
-            if past_length:
-                position_ids = position_ids[:, -model_inputs["input_ids"].size(1) :]  # [B, T]
-        model_inputs |= {
-            "past_key_values": past_key_values,
-            "use_cache": kwargs.get("use_cache"),
-            "position_ids": position_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-        }
-        passed_on = ("head_mask", "encoder_hidden_states", "encoder_attention_mask")
-        return model_inputs | {name: kwargs[name] for name in passed_on if kwargs.get(name) is not None}
-
-    @staticmethod
-    def _reorder_cache(past_key_values: Sequence[Sequence[Tensor]], beam_idx: Tensor) -> GPT2Cache:
-        """Rearrange a past as a beam search has rearranged its beams."""
-        return GPT2Cache.from_legacy(past_key_values).reorder(beam_idx)
