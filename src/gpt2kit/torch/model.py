@@ -18,7 +18,7 @@ from gpt2kit.torch import arguments
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.layers import GPT2Block, uses_sdpa
-from gpt2kit.torch.mask import complete_bias, padding_bias, score_dtype
+from gpt2kit.torch.mask import complete_bias, score_dtype
 from gpt2kit.torch.outputs import BaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 
@@ -90,7 +90,9 @@ class GPT2Model(GPT2PreTrainedModel):
             input_ids: Tokens, [B, T]. On an accelerator ids outside the vocabulary are not looked for,
                 because that would wait for the device at every call.
             past_key_values: What an earlier call returned: a `GPT2Cache`, or 4.34's tuple.
-            attention_mask: 1 for the positions to see and 0 for padding, [B, S]: past and present.
+            attention_mask: 1 for the positions to see and 0 for padding, [B, S]: past and present. Or for
+                each query which positions it sees, [B, T, S]: branches that go on from one past; a position
+                after the query stays hidden.
             token_type_ids: More token ids whose embeddings are added, [B, T].
             position_ids: Place of each token, [B, T]. By default counted from the attention mask, so that
                 padding on either side changes nothing; without a mask, from the length of the past.
@@ -133,8 +135,10 @@ class GPT2Model(GPT2PreTrainedModel):
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         past = arguments.past(past_key_values, B, config.n_layer)
-        S = arguments.length(past.get_seq_length(), T, config.n_positions)
-        padding = arguments.padding(attention_mask, B, S, T)  # [B, S], or None where nothing is hidden
+        S = arguments.length(
+            past.get_seq_length(), T, config.n_positions, arguments.branches(attention_mask)
+        )
+        padding = arguments.padding(attention_mask, B, S, T)  # [B, S] or [B, T, S]; None hides nothing
         position_ids = arguments.positions(
             position_ids, padding, B, S, T, config.n_positions, self.wpe.weight.device
         )  # [B or 1, T]
@@ -152,7 +156,7 @@ class GPT2Model(GPT2PreTrainedModel):
 
         kernel = arguments.kernel(self.attn_implementation, output_attentions, head_mask)
         dtype = score_dtype(hidden_states, config.reorder_and_upcast_attn)
-        bias = None if padding is None else padding_bias(padding, dtype)[:, None, None, :]  # [B, 1, 1, S]
+        bias = arguments.bias(padding, dtype)  # [B, 1, 1 or T, S]
         if uses_sdpa(kernel, output_attentions, head_mask):  # once here rather than in each layer
             bias = complete_bias(bias, T, S, dtype, hidden_states.device)  # [B or 1, 1, T, S]
         head_masks = arguments.head_masks(head_mask, config.n_head, self.h, hidden_states)
