@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 # The one list of public names: module -> what users import from gpt2kit.
 _PUBLIC: dict[str, tuple[str, ...]] = {
-    "gpt2kit.config": ("GPT2Config",),
+    "gpt2kit.config": ("AutoConfig", "GPT2Config"),
     "gpt2kit.outputs": ("ModelOutput",),
     "gpt2kit.tokenization": (
         "AddedToken",
@@ -25,6 +25,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "gpt2kit.generation": ("BaseStreamer", "GenerationConfig", "TextIteratorStreamer", "TextStreamer"),
     "gpt2kit.torch": (
+        "AutoModel",
+        "AutoModelForCausalLM",
         "EncoderRepetitionPenaltyLogitsProcessor",
         "EpsilonLogitsWarper",
         "EtaLogitsWarper",

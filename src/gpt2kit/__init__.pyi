@@ -1,8 +1,10 @@
-from gpt2kit.config import GPT2Config
+from gpt2kit.config import AutoConfig, GPT2Config
 from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer, TextStreamer
 from gpt2kit.outputs import ModelOutput
 from gpt2kit.tokenization import AddedToken, AutoTokenizer, BatchEncoding, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.torch import (
+    AutoModel,
+    AutoModelForCausalLM,
     EncoderRepetitionPenaltyLogitsProcessor,
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -45,6 +47,9 @@ from gpt2kit.torch import (
 
 __all__ = [
     "AddedToken",
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
     "AutoTokenizer",
     "BaseStreamer",
     "BatchEncoding",

@@ -13,6 +13,7 @@ except ModuleNotFoundError as _error:
         "This part of gpt2kit needs PyTorch, which is not installed: pip install 'gpt2kit[torch]'"
     ) from None
 
+from gpt2kit.torch.auto import AutoModel, AutoModelForCausalLM
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.generation import GenerationMixin, set_seed
 from gpt2kit.torch.heads import GPT2LMHeadModel
@@ -62,6 +63,8 @@ from gpt2kit.torch.warpers import (
 )
 
 __all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
     "EpsilonLogitsWarper",
