@@ -23,11 +23,18 @@ from gpt2kit.torch.prompt import Prompt
 from gpt2kit.torch.stopping import StoppingCriteriaList, ended_rows
 
 __all__ = [
+    "Draft",
     "GreedySearchDecoderOnlyOutput",
     "Record",
     "SampleDecoderOnlyOutput",
     "Search",
+    "check_choice",
+    "check_shape",
+    "choose",
+    "ended_by_now",
+    "padding",
     "search",
+    "step",
     "streaming",
 ]
 
@@ -115,7 +122,7 @@ class Search:
     own_code: bool = False
 
 
-class _Draft:
+class Draft:
     """The text as it grows, in memory that is allocated once.
 
     Args:
@@ -176,7 +183,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     Returns:
         The tokens [B, T + new], or an output with them and what was kept.
     """
-    draft = _Draft(prompt, how.max_length)
+    draft = Draft(prompt, how.max_length)
     past, embeds = prompt.past, prompt.embeds
     room = how.max_length - draft.length + draft.positions - 1  # the last token is never read
     if past is None and how.use_cache:
@@ -185,16 +192,16 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     worst: Tensor | None = None  # the lowest score that a token was chosen for
     record = how.record or Record()
     while True:
-        outputs = _step(model, prompt, draft, past, embeds, how)
+        outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
         text = draft.text(how.own_code)  # [B, length]
         scores = how.processors(text, outputs.logits[:, -1, :])  # [B, V]
         if how.own_code:
-            _check_shape(scores, outputs.logits)
+            check_shape(scores, outputs.logits)
         record.add(scores, outputs)
-        best, tokens = _choose(scores, how.sampled)  # [B] each
+        best, tokens = choose(scores, how.sampled)  # [B] each
         if ended is not None:
-            tokens = torch.where(ended, _padding(how.pad_token_id), tokens)  # [B]
+            tokens = torch.where(ended, padding(how.pad_token_id), tokens)  # [B]
             best = torch.where(ended, 0, best)  # [B]
         lowest = best.detach().min()
         worst = lowest if worst is None else torch.minimum(worst, lowest)
@@ -204,10 +211,10 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         if how.streamer is not None:
             how.streamer.put(tokens.cpu())
         if how.criteria:
-            ended = _ended(how, draft.text(how.own_code), record.scores, ended)  # [B]
+            ended = ended_by_now(how, draft.text(how.own_code), record.scores, ended)  # [B]
         if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
             break
-    _check_choice(worst)
+    check_choice(worst)
     if how.streamer is not None:
         how.streamer.end()
     sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [B, length]
@@ -217,8 +224,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     return kind(sequences=sequences, **record.fields())
 
 
-def _step(
-    model: Any, prompt: Prompt, draft: _Draft, past: GPT2Cache | None, embeds: Tensor | None, how: Search
+def step(
+    model: Any, prompt: Prompt, draft: Draft, past: GPT2Cache | None, embeds: Tensor | None, how: Search
 ) -> Any:
     """Run the model on what the past has not seen yet."""
     seen = 0 if past is None else past.get_seq_length()
@@ -243,7 +250,7 @@ def _step(
     )
 
 
-def _choose(scores: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
+def choose(scores: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
     """Return the score and the token that are chosen for each row, [B] each."""
     if not sampled:
         return scores.max(dim=-1)  # [B] each
@@ -251,12 +258,12 @@ def _choose(scores: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
     try:
         tokens = torch.multinomial(probabilities, num_samples=1)  # [B, 1]; the generator is used as in 4.34
     except RuntimeError:
-        _check_choice(scores.amax(dim=-1).min())
+        check_choice(scores.amax(dim=-1).min())
         raise
     return scores.gather(1, tokens).squeeze(1), tokens.squeeze(1)  # [B] each
 
 
-def _check_shape(scores: Any, logits: Tensor) -> None:
+def check_shape(scores: Any, logits: Tensor) -> None:
     """Refuse what a processor of the user's returned if it is not one score for each row and token.
 
     Raises:
@@ -270,7 +277,7 @@ def _check_shape(scores: Any, logits: Tensor) -> None:
         )
 
 
-def _check_choice(score: Tensor) -> None:
+def check_choice(score: Tensor) -> None:
     """Refuse a text for which no token was left to choose, or whose scores were no numbers.
 
     This is looked at once, after the loop: doing so at each step would wait for the device.
@@ -291,7 +298,7 @@ def _check_choice(score: Tensor) -> None:
         )
 
 
-def _padding(pad_token_id: int | None) -> int:
+def padding(pad_token_id: int | None) -> int:
     if pad_token_id is None:
         raise InputError(
             "A row has ended before the others, and there is no `pad_token_id` to fill it with. Pass one, "
@@ -301,7 +308,7 @@ def _padding(pad_token_id: int | None) -> int:
     return pad_token_id
 
 
-def _ended(how: Search, text: Tensor, scores: list[Tensor] | None, ended: Tensor | None) -> Tensor | None:
+def ended_by_now(how: Search, text: Tensor, scores: list[Tensor] | None, ended: Tensor | None) -> Tensor | None:
     """Return which rows have ended by now, [B]; None while no criterion can say of single rows.
 
     A criterion that answers with a plain False costs nothing on the device.
