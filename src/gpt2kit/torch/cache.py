@@ -169,6 +169,28 @@ class GPT2Cache(tuple):
         length = length if length >= 0 else max(self.get_seq_length() + length, 0)
         return GPT2Cache(((key[:, :, :length], value[:, :, :length]) for key, value in self), self.room)
 
+    def rewind(self, length: int) -> GPT2Cache:
+        """Keep the first `length` positions and give the places of the rest back to the room.
+
+        Only for who owns the cache alone: the next call overwrites what an older cache shows behind `length`.
+        """
+        if self.room is not None and self.room.filled == self.get_seq_length():
+            self.room.filled = length
+        return self.crop(length)
+
+    def keep_branch(self, start: int, branch: Tensor) -> GPT2Cache:
+        """Keep the first `start` positions and one of those that follow, in place; only for the only owner.
+
+        Args:
+            start: Where the branches begin, each of one position.
+            branch: Number of the branch that each sequence goes on with, [B].
+        """
+        rows = torch.arange(len(branch), device=branch.device)  # [B]
+        for pair in self:
+            for tensor in pair:
+                tensor[:, :, start] = tensor[rows, :, start + branch]  # [B, H, K]
+        return self.rewind(start + 1)
+
     def claim(self, count: int, limit: int) -> tuple[Room | None, list[Slot] | list[Pair]]:
         """Prepare for `count` more positions: return the room, and what each layer gets as its past.
 
