@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,17 +16,14 @@ from torch import Tensor
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer
-from gpt2kit.outputs import ModelOutput
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.logits import LogitsProcessorList
 from gpt2kit.torch.prompt import Prompt
+from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, Record, SampleDecoderOnlyOutput
 from gpt2kit.torch.stopping import StoppingCriteriaList, ended_rows
 
 __all__ = [
     "Draft",
-    "GreedySearchDecoderOnlyOutput",
-    "Record",
-    "SampleDecoderOnlyOutput",
     "Search",
     "check_choice",
     "check_shape",
@@ -40,68 +37,12 @@ __all__ = [
 
 
 @dataclass
-class GreedySearchDecoderOnlyOutput(ModelOutput):
-    """What greedy search returns with `return_dict_in_generate=True`.
-
-    Attributes:
-        sequences: Prompt and text, [B, T + new tokens].
-        scores: For each new token the scores it was chosen from, after all rules, [B, V] each.
-        attentions: For each new token and each layer, [B, H, positions read, S].
-        hidden_states: For each new token, embeddings and each layer, [B, positions read, D].
-    """
-
-    sequences: Tensor | None = None
-    scores: tuple[Tensor, ...] | None = None
-    attentions: tuple[tuple[Tensor, ...], ...] | None = None
-    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
-
-
-@dataclass
-class SampleDecoderOnlyOutput(ModelOutput):
-    """What sampling returns with `return_dict_in_generate=True`; B counts every text of every prompt.
-
-    Attributes:
-        sequences: As in `GreedySearchDecoderOnlyOutput`, like the rest.
-        scores: See there.
-        attentions: See there.
-        hidden_states: See there.
-    """
-
-    sequences: Tensor | None = None
-    scores: tuple[Tensor, ...] | None = None
-    attentions: tuple[tuple[Tensor, ...], ...] | None = None
-    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
-
-
-@dataclass
-class Record:
-    """What is kept of every step, where that was asked for: `None` means not."""
-
-    scores: list[Tensor] | None = None
-    attentions: list[Any] | None = None
-    hidden_states: list[Any] | None = None
-
-    def add(self, scores: Tensor, outputs: Any) -> None:
-        """Keep what one step gave."""
-        if self.scores is not None:
-            self.scores.append(scores)
-        if self.attentions is not None:
-            self.attentions.append(outputs.attentions)
-        if self.hidden_states is not None:
-            self.hidden_states.append(outputs.hidden_states)
-
-    def fields(self) -> dict[str, Any]:
-        """Return what was kept, in the nested tuples of 4.34."""
-        return {name: None if kept is None else tuple(kept) for name, kept in vars(self).items()}
-
-
-@dataclass
 class Search:
     """How tokens are chosen, and what ends the text.
 
     Attributes:
         max_length: Tokens of prompt and text together, at most.
-        processors: Rules for the scores; of sampling too, where tokens are drawn.
+        processors: Rules for the scores.
         sampled: Whether tokens are drawn, or the likeliest is taken.
         criteria: What ends a row or all rows before `max_length`.
         pad_token_id: What fills a row that ends before the others.
@@ -109,6 +50,7 @@ class Search:
         record: What is kept of every step; None returns the tokens alone.
         streamer: Gets every token as it is made.
         own_code: Whether processors or criteria of the user's see the text.
+        warpers: Rules of sampling, which come after the processors; empty where nothing is drawn.
     """
 
     max_length: int
@@ -120,6 +62,7 @@ class Search:
     record: Record | None = None
     streamer: BaseStreamer | None = None
     own_code: bool = False
+    warpers: LogitsProcessorList = field(default_factory=LogitsProcessorList)
 
 
 class Draft:
@@ -195,7 +138,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
         text = draft.text(how.own_code)  # [B, length]
-        scores = how.processors(text, outputs.logits[:, -1, :])  # [B, V]
+        scores = how.warpers(text, how.processors(text, outputs.logits[:, -1, :]))  # [B, V]
         if how.own_code:
             check_shape(scores, outputs.logits)
         record.add(scores, outputs)
@@ -299,6 +242,7 @@ def check_choice(score: Tensor) -> None:
 
 
 def padding(pad_token_id: int | None) -> int:
+    """Return the token that fills a row, or refuse to go on without one."""
     if pad_token_id is None:
         raise InputError(
             "A row has ended before the others, and there is no `pad_token_id` to fill it with. Pass one, "
@@ -308,7 +252,9 @@ def padding(pad_token_id: int | None) -> int:
     return pad_token_id
 
 
-def ended_by_now(how: Search, text: Tensor, scores: list[Tensor] | None, ended: Tensor | None) -> Tensor | None:
+def ended_by_now(
+    how: Search, text: Tensor, scores: list[Tensor] | None, ended: Tensor | None
+) -> Tensor | None:
     """Return which rows have ended by now, [B]; None while no criterion can say of single rows.
 
     A criterion that answers with a plain False costs nothing on the device.
