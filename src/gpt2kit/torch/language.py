@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gpt2kit.errors import InputError
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.generation import GenerationMixin
+from gpt2kit.torch.scoring import ScoringMixin
 
-__all__ = ["LanguageHead"]
+__all__ = ["LanguageHead", "check_logits_to_keep"]
 
 
-class LanguageHead(GenerationMixin):
+class LanguageHead(ScoringMixin, GenerationMixin):
     """What a model with `lm_head` can do besides its forward pass; mixed into the classes that have one.
 
     Source:
@@ -25,6 +27,7 @@ class LanguageHead(GenerationMixin):
 
     _tied_weights_keys: list[str] | None = ["lm_head.weight"]  # noqa: RUF012  # 4.34 has a list here, and others compare it
 
+    own_activations: tuple[str, ...] = ("logits",)
     lm_head: nn.Module
 
     def get_output_embeddings(self) -> nn.Module:
@@ -83,3 +86,16 @@ class LanguageHead(GenerationMixin):
     def _reorder_cache(past_key_values: Sequence[Sequence[Tensor]], beam_idx: Tensor) -> GPT2Cache:
         """Rearrange a past as a beam search has rearranged its beams."""
         return GPT2Cache.from_legacy(past_key_values).reorder(beam_idx)
+
+
+def check_logits_to_keep(logits_to_keep: int, labels: Tensor | None) -> None:
+    """Refuse a number of last positions that is none, or that would leave a loss without its scores.
+
+    Raises:
+        InputError: Below 0, or together with labels.
+    """
+    if logits_to_keep < 0 or (labels is not None and logits_to_keep):
+        raise InputError(
+            f"logits_to_keep={logits_to_keep} cannot be honoured: it is the number of last positions, 0 for "
+            "all, and a loss needs all."
+        )
