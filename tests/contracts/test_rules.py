@@ -34,6 +34,7 @@ def test_every_option_of_the_scores_belongs_to_one_rule():
 def test_every_rule_says_what_it_does_with_its_numbers():
     samples = {
         rules.SequenceBias: ({(5,): -2.0},),
+        rules.HammingDiversity: (0.5, 4, 2),
         rules.NoBadWords: ([[5]],),
         rules.MinLength: (3, (5,)),
         rules.MinNewTokens: (3, 4, (5,)),

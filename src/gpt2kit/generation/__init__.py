@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gpt2kit.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
-from gpt2kit.generation.plan import GenerationMode, GenerationPlan, make_plan
+from gpt2kit.generation.mode import GenerationMode
+from gpt2kit.generation.plan import GenerationPlan, make_plan
 from gpt2kit.generation.streamers import BaseStreamer, TextIteratorStreamer, TextStreamer
 
 __all__ = [

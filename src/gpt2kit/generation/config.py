@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import ConfigError, InputError
-from gpt2kit.generation.plan import end_tokens, processors_of, warpers_of
+from gpt2kit.generation.mode import check_relations
+from gpt2kit.generation.order import end_tokens, processors_of, warpers_of
 from gpt2kit.generation.stops import MaxTime, StopStrings
 from gpt2kit.hub import HubOptions, locate
 
@@ -198,7 +199,7 @@ class GenerationConfig:
         if self.num_beams == 1:
             for name, off in _BEAMS_ONLY.items():
                 self._warn_unread(name, off, "num_beams>1", "beam search", where)
-        _check_relations(self)
+        check_relations(self)
 
     def _warn_unread(
         self, name: str, off: Any, switch: str, way: str, where: str, unless: bool = False
@@ -397,40 +398,3 @@ def _check_numbers(config: GenerationConfig) -> None:
     processors_of(config, prompt_length=1, max_length=config.max_length or 1, eos=end_tokens(config) or (0,))
     greedy_by_zero = not config.do_sample and config.temperature == 0  # the usual way to write "no sampling"
     warpers_of(config, without_temperature=greedy_by_zero)
-
-
-def _check_relations(config: GenerationConfig) -> None:
-    """Check the options that must agree with one another."""
-    least, most = config.min_new_tokens, config.max_new_tokens
-    if least is not None and most is not None and least > most:
-        raise InputError(
-            f"`min_new_tokens` ({least}) is larger than `max_new_tokens` ({most}); swap or change them."
-        )
-    returns = config.num_return_sequences
-    if config.num_beams == 1:
-        if returns != 1 and not config.do_sample:
-            raise InputError(
-                f"`num_return_sequences` is {returns}, but greedy search always writes the same text. "
-                "Pass do_sample=True, or num_return_sequences=1."
-            )
-        return
-    if returns > config.num_beams:
-        raise InputError(
-            f"`num_return_sequences` ({returns}) is larger than `num_beams` ({config.num_beams})."
-        )
-    groups = config.num_beam_groups
-    if config.constraints is not None and (config.do_sample or groups != 1):
-        raise InputError("`constraints` go with neither `do_sample=True` nor `num_beam_groups` other than 1.")
-    if config.diversity_penalty or groups != 1:
-        if config.do_sample:
-            raise InputError(
-                "Group beam search (`num_beam_groups`, `diversity_penalty`) needs `do_sample=False`."
-            )
-        if config.num_beams % groups:
-            raise InputError(
-                f"`num_beams` ({config.num_beams}) has to be a multiple of `num_beam_groups` ({groups})."
-            )
-        if not config.diversity_penalty:
-            raise InputError(
-                "Group beam search needs a `diversity_penalty` above 0, or all groups are the same."
-            )

@@ -9,47 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import rules as r
 from gpt2kit.generation import stops as ends
+from gpt2kit.generation.mode import AVAILABLE_MODES, GenerationMode, choose_mode, refuse_unavailable
+from gpt2kit.generation.order import check_vocabulary, end_tokens, processors_of, warpers_of
 
 if TYPE_CHECKING:
     from gpt2kit.generation.config import GenerationConfig
 
-__all__ = [
-    "AVAILABLE_MODES",
-    "GenerationMode",
-    "GenerationPlan",
-    "choose_mode",
-    "end_tokens",
-    "make_plan",
-    "processors_of",
-    "warpers_of",
-]
+__all__ = ["GenerationPlan", "make_plan"]
 
 _DEFAULT_MAX_LENGTH = 20  # of GenerationConfig: short enough that a user who did not choose should be told
-
-
-class GenerationMode(StrEnum):
-    """The ways of decoding of transformers 4.34."""
-
-    CONTRASTIVE_SEARCH = "contrastive_search"
-    GREEDY_SEARCH = "greedy_search"
-    SAMPLE = "sample"
-    ASSISTED_GENERATION = "assisted_generation"
-    BEAM_SEARCH = "beam_search"
-    BEAM_SAMPLE = "beam_sample"
-    CONSTRAINED_BEAM_SEARCH = "constrained_beam_search"
-    GROUP_BEAM_SEARCH = "group_beam_search"
-
-
-AVAILABLE_MODES: dict[GenerationMode, str] = {
-    GenerationMode.GREEDY_SEARCH: "always the likeliest token",
-    GenerationMode.SAMPLE: "one token drawn from the probabilities that are left",
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +31,7 @@ class GenerationPlan:
 
     Attributes:
         mode: The way of decoding.
+        sampled: Whether tokens are drawn, or the likeliest taken.
         batch_size: Number of prompts.
         returns: Number of texts written for each prompt.
         prompt_length: Tokens of a prompt, padding included.
@@ -77,6 +51,7 @@ class GenerationPlan:
     """
 
     mode: GenerationMode
+    sampled: bool
     batch_size: int
     returns: int
     prompt_length: int
@@ -107,7 +82,7 @@ class GenerationPlan:
     def rules(self) -> tuple[r.Rule, ...]:
         """Every rule in the order in which it changes the scores (the user's own come before the warpers)."""
         normalize = (r.LogitNormalization(),) if self.renormalize else ()
-        warping = self.warpers + normalize if self.mode is GenerationMode.SAMPLE else ()
+        warping = self.warpers + normalize if self.sampled else ()
         return self.processors + normalize + warping
 
     def explain(self) -> str:
@@ -176,14 +151,14 @@ def make_plan(
         LengthError: more tokens than fit, or no room for a single new one.
     """
     mode = choose_mode(config, assistant)
-    _refuse_unavailable(config, mode)
+    refuse_unavailable(config, mode)
     positions = prompt_length if prompt_positions is None else prompt_positions
     max_length = _choose_max_length(config, prompt_length, positions, n_positions)
     _check_min_lengths(config, prompt_length, max_length)
     eos = end_tokens(config)
     reachable = tuple(i for i in eos if i < vocab_size)
     processors = processors_of(config, prompt_length, max_length, reachable, prefix_allowed_tokens_fn)
-    _check_vocabulary(processors, vocab_size)
+    check_vocabulary(processors, vocab_size)
     stops: list[ends.Stop] = [ends.MaxLength(max_length)]
     if eos:
         stops.append(ends.EosTokens(eos))
@@ -192,8 +167,10 @@ def make_plan(
     if config.stop_strings is not None:
         stops.append(ends.StopStrings(config.stop_strings))  # type: ignore[arg-type]  # made a tuple there
     rows = batch_size * config.num_return_sequences
+    sampled = bool(config.do_sample)
     return GenerationPlan(
         mode=mode,
+        sampled=sampled,
         batch_size=batch_size,
         returns=config.num_return_sequences,
         prompt_length=prompt_length,
@@ -201,7 +178,7 @@ def make_plan(
         max_length=max_length,
         n_positions=n_positions,
         processors=processors,
-        warpers=warpers_of(config) if mode is GenerationMode.SAMPLE else (),
+        warpers=warpers_of(config) if sampled else (),
         renormalize=bool(config.renormalize_logits),
         stops=tuple(stops),
         eos_token_ids=eos,
@@ -210,52 +187,6 @@ def make_plan(
         warnings=tuple(_warnings(config, max_length_given)),
         remarks=tuple(_remarks(config, eos, max_length_given)),
     )
-
-
-# ---------------------------------------------------------------------- which way
-
-
-def choose_mode(config: GenerationConfig, assistant: bool = False) -> GenerationMode:
-    """Return the way of decoding that the options ask for, available or not, by the rules of 4.34."""
-    if config.constraints is not None or config.force_words_ids is not None:
-        return GenerationMode.CONSTRAINED_BEAM_SEARCH
-    if config.num_beams > 1:
-        if config.num_beam_groups > 1:
-            return GenerationMode.GROUP_BEAM_SEARCH
-        return GenerationMode.BEAM_SAMPLE if config.do_sample else GenerationMode.BEAM_SEARCH
-    if not config.do_sample and (config.top_k or 0) > 1 and (config.penalty_alpha or 0) > 0:
-        return GenerationMode.CONTRASTIVE_SEARCH
-    if assistant:
-        return GenerationMode.ASSISTED_GENERATION
-    return GenerationMode.SAMPLE if config.do_sample else GenerationMode.GREEDY_SEARCH
-
-
-def _refuse_unavailable(config: GenerationConfig, mode: GenerationMode) -> None:
-    if mode not in AVAILABLE_MODES:
-        ways = " and ".join(AVAILABLE_MODES)
-        raise InputError(
-            f"These options ask for {mode}, which this release does not have; it has {ways}. Leave out "
-            "num_beams, constraints, force_words_ids, penalty_alpha and assistant_model."
-        )
-    if config.guidance_scale is not None and config.guidance_scale != 1:
-        raise InputError(
-            f"`guidance_scale` ({config.guidance_scale}) asks for classifier-free guidance, which this "
-            "release does not have. Leave it out."
-        )
-    if config.encoder_no_repeat_ngram_size:
-        raise InputError(
-            "`encoder_no_repeat_ngram_size` needs a model with an encoder, and GPT-2 is a decoder. "
-            "`no_repeat_ngram_size` works on the prompt and the text."
-        )
-    if config.low_memory:
-        raise InputError(
-            "`low_memory` belongs to contrastive search, which this release does not have. Leave it out."
-        )
-    if config.generation_kwargs:
-        raise InputError(
-            f"`generation_kwargs` {sorted(config.generation_kwargs)} are read by nothing. Pass them to "
-            "`generate`."
-        )
 
 
 # ---------------------------------------------------------------------- how long
@@ -297,112 +228,6 @@ def _check_min_lengths(config: GenerationConfig, prompt_length: int, max_length:
             f"token(s) that max_length={max_length} leaves after a prompt of {prompt_length}. Lower it or "
             "raise max_new_tokens."
         )
-
-
-# ---------------------------------------------------------------------- rules, in 4.34's order
-
-
-def processors_of(
-    config: GenerationConfig,
-    prompt_length: int,
-    max_length: int,
-    eos: tuple[int, ...],
-    prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None,
-) -> tuple[r.Rule, ...]:
-    """Return the rules that the options ask for in every way of decoding; raise on a bad number."""
-    found: list[r.Rule] = []
-    if config.sequence_bias is not None:
-        found.append(r.SequenceBias(config.sequence_bias))  # type: ignore[arg-type]  # checked there
-    if config.encoder_repetition_penalty not in (None, 1.0):
-        found.append(r.EncoderRepetitionPenalty(config.encoder_repetition_penalty))
-    if config.repetition_penalty not in (None, 1.0):
-        found.append(r.RepetitionPenalty(config.repetition_penalty))
-    if config.no_repeat_ngram_size not in (None, 0):
-        found.append(r.NoRepeatNGram(config.no_repeat_ngram_size))
-    if config.bad_words_ids is not None:
-        found.append(r.NoBadWords(config.bad_words_ids, eos))  # type: ignore[arg-type]  # made tuples there
-    if config.min_length is not None and config.min_length > 0 and eos:
-        found.append(r.MinLength(config.min_length, eos))
-    if config.min_new_tokens and eos:
-        found.append(r.MinNewTokens(prompt_length, config.min_new_tokens, eos))
-    if prefix_allowed_tokens_fn is not None:
-        found.append(r.PrefixConstrained(prefix_allowed_tokens_fn))
-    if config.forced_bos_token_id is not None:
-        found.append(r.ForcedBOS(config.forced_bos_token_id))
-    if config.forced_eos_token_id is not None:
-        found.append(r.ForcedEOS(max_length, config.forced_eos_token_id))  # type: ignore[arg-type]
-    if config.remove_invalid_values:
-        found.append(r.RemoveInvalid())
-    if config.exponential_decay_length_penalty is not None:
-        found.append(_decay(config.exponential_decay_length_penalty, eos, prompt_length))
-    if config.suppress_tokens is not None:
-        found.append(r.SuppressTokens(config.suppress_tokens))  # type: ignore[arg-type]
-    if config.begin_suppress_tokens is not None:
-        begin = _begin_index(config, prompt_length)
-        found.append(r.SuppressTokensAtBegin(config.begin_suppress_tokens, begin))  # type: ignore[arg-type]
-    if config.forced_decoder_ids is not None:
-        found.append(r.ForceTokens(config.forced_decoder_ids))  # type: ignore[arg-type]
-    return tuple(found)
-
-
-def warpers_of(config: GenerationConfig, without_temperature: bool = False) -> tuple[r.Rule, ...]:
-    """Return the rules of sampling that the options ask for; raise on a bad number."""
-    keep = 2 if config.num_beams > 1 else 1  # a beam needs one token besides an end token
-    found: list[r.Rule] = []
-    if config.temperature not in (None, 1.0) and not without_temperature:
-        found.append(r.Temperature(config.temperature))
-    if config.top_k not in (None, 0):
-        found.append(r.TopK(config.top_k, keep))
-    if config.top_p not in (None, 1.0):
-        found.append(r.TopP(config.top_p, keep))
-    if config.min_p not in (None, 0.0):
-        found.append(r.MinP(config.min_p, keep))
-    if config.typical_p not in (None, 1.0):
-        found.append(r.Typical(config.typical_p, keep))
-    if config.epsilon_cutoff not in (None, 0.0):
-        found.append(r.EpsilonCutoff(config.epsilon_cutoff, keep))
-    if config.eta_cutoff not in (None, 0.0):
-        found.append(r.EtaCutoff(config.eta_cutoff, keep))
-    return tuple(found)
-
-
-def end_tokens(config: GenerationConfig) -> tuple[int, ...]:
-    """Return the end tokens as a tuple; empty where the options name none."""
-    if config.eos_token_id is None:
-        return ()
-    return ends.EosTokens(config.eos_token_id).eos_token_ids  # type: ignore[arg-type]  # made a tuple there
-
-
-def _decay(given: object, eos: tuple[int, ...], prompt_length: int) -> r.ExponentialDecay:
-    if not eos:
-        raise InputError(
-            "`exponential_decay_length_penalty` makes the end token likelier, but no `eos_token_id` of the "
-            "vocabulary is set. Pass one, or leave the penalty out."
-        )
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise InputError(
-            f"`exponential_decay_length_penalty` has to be (start_index, decay_factor), but is {given!r}."
-        )
-    return r.ExponentialDecay(given[0], given[1], eos, prompt_length)
-
-
-def _begin_index(config: GenerationConfig, prompt_length: int) -> int:
-    """Return where the free text begins: after the prompt and whatever tokens are forced."""
-    index = prompt_length
-    if prompt_length <= 1 and config.forced_bos_token_id is not None:
-        index += 1
-    if config.forced_decoder_ids:
-        index += r.ForceTokens(config.forced_decoder_ids).force_token_map[-1][0]  # type: ignore[arg-type]
-    return index
-
-
-def _check_vocabulary(found: tuple[r.Rule, ...], vocab_size: int) -> None:
-    for rule in found:
-        outside = sorted({i for i in rule.token_ids() if i >= vocab_size})
-        if outside:
-            raise InputError(
-                f"`{rule.option}` names token ids {outside}, but the vocabulary ends at {vocab_size - 1}."
-            )
 
 
 # ---------------------------------------------------------------------- padding and what to tell

@@ -1,18 +1,27 @@
 """The rules of a generation as data: one frozen dataclass each, its numbers checked when it is made.
 
-A rule says what happens to the scores of the next token, and holds no tensor: each room maps the type of a
-rule to code of its framework in one dictionary (`torch/logits.py`), and a contract test holds every room's
-dictionary against `RULES`.
+The rules of every way of decoding stand here, those of sampling in `warping.py`, what a rule is in `rule.py`.
+A contract test holds every room's dictionary of code against `RULES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from gpt2kit.errors import InputError
+from gpt2kit.generation.rule import Rule, biases, check_integer, check_real, tokens, words
+from gpt2kit.generation.warping import (
+    WARPERS,
+    EpsilonCutoff,
+    EtaCutoff,
+    MinP,
+    Temperature,
+    TopK,
+    TopP,
+    Typical,
+)
 
 __all__ = [
     "RULES",
@@ -23,6 +32,7 @@ __all__ = [
     "ForceTokens",
     "ForcedBOS",
     "ForcedEOS",
+    "HammingDiversity",
     "LogitNormalization",
     "MinLength",
     "MinNewTokens",
@@ -40,90 +50,7 @@ __all__ = [
     "TopK",
     "TopP",
     "Typical",
-    "check_integer",
-    "check_real",
-    "tokens",
 ]
-
-
-# ---------------------------------------------------------------------- checks of single values
-
-
-def check_real(name: str, value: object, fits: Callable[[float], bool], wanted: str) -> None:
-    """Refuse what is no number or does not fit."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
-        raise InputError(f"`{name}` has to be {wanted}, but is {value!r}.")
-
-
-def check_integer(name: str, value: object, least: int, hint: str = "") -> None:
-    """Refuse what is no integer or too small."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise InputError(f"`{name}` has to be an integer of at least {least}, but is {value!r}.{hint}")
-
-
-def tokens(name: str, value: int | Iterable[int]) -> tuple[int, ...]:
-    """Return one id or many as a tuple, refusing what is no token id and an empty list."""
-    many = (value,) if isinstance(value, Integral) else value
-    if not isinstance(many, Iterable) or isinstance(many, (str, Mapping)):
-        raise InputError(f"`{name}` has to be a token id or a list of them, but is {value!r}.")
-    ids = tuple(many)
-    if not ids or any(isinstance(i, bool) or not isinstance(i, Integral) or i < 0 for i in ids):
-        raise InputError(
-            f"`{name}` has to hold token ids (integers from 0; None for none), but is {value!r}."
-        )
-    return tuple(int(i) for i in ids)
-
-
-def _words(name: str, value: object) -> tuple[tuple[int, ...], ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise InputError(f"`{name}` has to be a non-empty list of lists of token ids, but is {value!r}.")
-    if any(isinstance(word, (Integral, str)) for word in value):
-        raise InputError(f"`{name}` has to be a list of lists of token ids, but is {value!r}.")
-    return tuple(tokens(name, word) for word in value)
-
-
-def _biases(given: object) -> Mapping[tuple[int, ...], float]:
-    """Return a dictionary ids -> bias; JSON, whose keys are strings, has pairs [ids, bias] in its place."""
-    found = given
-    if isinstance(given, list):
-        try:
-            found = {tuple(ids): bias for ids, bias in given}
-        except (TypeError, ValueError):
-            found = None
-    if not isinstance(found, Mapping) or not found:
-        raise InputError(
-            "`sequence_bias` has to be {(id, id): bias} or [[[id, id], bias], ...] with at least one entry, "
-            f"but is {given!r}."
-        )
-    return found
-
-
-# ---------------------------------------------------------------------- what a rule is
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Change the scores of the next token in one way.
-
-    Attributes:
-        option: The option of `generate` that asks for the rule.
-        text: What the rule does, with its numbers in braces.
-    """
-
-    option: ClassVar[str] = ""
-    text: ClassVar[str] = ""
-
-    def __str__(self) -> str:
-        return self.text.format(**vars(self))
-
-    def token_ids(self) -> tuple[int, ...]:
-        """Return the ids that the rule names, which have to be in the vocabulary."""
-        return ()
-
-    def _set(self, **values: Any) -> None:
-        """Store values in the form they are kept in; only for `__post_init__`."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
 
 # ---------------------------------------------------------------------- processors, in 4.34's order
@@ -137,7 +64,7 @@ class SequenceBias(Rule):
     option: ClassVar[str] = "sequence_bias"
 
     def __post_init__(self) -> None:
-        given = _biases(self.sequence_bias)
+        given = biases(self.sequence_bias)
         for ids, bias in given.items():
             if not isinstance(ids, tuple):
                 raise InputError(
@@ -153,6 +80,27 @@ class SequenceBias(Rule):
     def token_ids(self) -> tuple[int, ...]:
         """Return every id of every sequence."""
         return tuple(i for ids in self.sequence_bias for i in ids)
+
+
+@dataclass(frozen=True)
+class HammingDiversity(Rule):
+    """Lower the score of a token by the penalty for each beam of an earlier group that has just chosen it."""
+
+    diversity_penalty: float
+    num_beams: int
+    num_beam_groups: int
+    option: ClassVar[str] = "diversity_penalty"
+    text: ClassVar[str] = "tokens that earlier groups of beams chose cost {diversity_penalty:g} each"
+
+    def __post_init__(self) -> None:
+        check_real(self.option, self.diversity_penalty, lambda x: 0 < x < float("inf"), "a number above 0")
+        check_integer("num_beams", self.num_beams, 2)
+        check_integer("num_beam_groups", self.num_beam_groups, 2)
+        if self.num_beams % self.num_beam_groups:
+            raise InputError(
+                f"`num_beams` ({self.num_beams}) has to be a multiple of `num_beam_groups` "
+                f"({self.num_beam_groups})."
+            )
 
 
 @dataclass(frozen=True)
@@ -200,11 +148,11 @@ class NoBadWords(Rule):
     option: ClassVar[str] = "bad_words_ids"
 
     def __post_init__(self) -> None:
-        words = _words(self.option, self.bad_words_ids)
-        kept = tuple(word for word in words if not (len(word) == 1 and word[0] in self.eos_token_ids))
+        found = words(self.option, self.bad_words_ids)
+        kept = tuple(word for word in found if not (len(word) == 1 and word[0] in self.eos_token_ids))
         if not kept:
             raise InputError(
-                f"`bad_words_ids` holds nothing but the end token, which it never bars ({words}). "
+                f"`bad_words_ids` holds nothing but the end token, which it never bars ({found}). "
                 "To forbid an early end, use `min_new_tokens` or `suppress_tokens`."
             )
         self._set(bad_words_ids=kept)
@@ -416,104 +364,4 @@ class LogitNormalization(Rule):
     text: ClassVar[str] = "scores become log-probabilities"
 
 
-# ---------------------------------------------------------------------- warpers, in 4.34's order
-
-
-@dataclass(frozen=True)
-class Temperature(Rule):
-    """Divide the scores by the temperature."""
-
-    temperature: float
-    option: ClassVar[str] = "temperature"
-    text: ClassVar[str] = "divide the scores by {temperature:g}"
-
-    def __post_init__(self) -> None:
-        wanted = "a number above 0 (for the likeliest token alone, set `do_sample=False`)"
-        check_real(self.option, self.temperature, lambda x: 0 < x < float("inf"), wanted)
-
-
-@dataclass(frozen=True)
-class TopK(Rule):
-    """Keep the k best scores, and those equal to the last of them."""
-
-    top_k: int
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "top_k"
-    text: ClassVar[str] = "keep the {top_k} likeliest tokens"
-
-    def __post_init__(self) -> None:
-        check_integer(self.option, self.top_k, 1, " 0 or None in `generate` switches it off.")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-@dataclass(frozen=True)
-class TopP(Rule):
-    """Keep the smallest set of likeliest tokens whose probabilities add up to p."""
-
-    top_p: float
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "top_p"
-    text: ClassVar[str] = "keep the likeliest tokens that add up to {top_p:g}"
-
-    def __post_init__(self) -> None:
-        check_real(self.option, self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1 (1 switches it off)")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-@dataclass(frozen=True)
-class MinP(Rule):
-    """Keep the tokens at least `min_p` times as likely as the likeliest."""
-
-    min_p: float
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "min_p"
-    text: ClassVar[str] = "keep tokens at least {min_p:g} times as likely as the likeliest"
-
-    def __post_init__(self) -> None:
-        check_real(self.option, self.min_p, lambda x: 0 <= x <= 1, "between 0 and 1")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-@dataclass(frozen=True)
-class Typical(Rule):
-    """Keep the tokens whose surprise is closest to the expected one, until they add up to the mass."""
-
-    mass: float
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "typical_p"
-    text: ClassVar[str] = "keep the most typical tokens that add up to {mass:g}"
-
-    def __post_init__(self) -> None:
-        check_real(self.option, self.mass, lambda x: 0 < x < 1, "above 0 and below 1 (1 switches it off)")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-@dataclass(frozen=True)
-class EpsilonCutoff(Rule):
-    """Keep the tokens at least as likely as epsilon."""
-
-    epsilon: float
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "epsilon_cutoff"
-    text: ClassVar[str] = "keep tokens likelier than {epsilon:g}"
-
-    def __post_init__(self) -> None:
-        check_real(self.option, self.epsilon, lambda x: 0 < x < 1, "above 0 and below 1 (0 switches it off)")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-@dataclass(frozen=True)
-class EtaCutoff(Rule):
-    """Keep the tokens at least as likely as min(epsilon, sqrt(epsilon) exp(-entropy))."""
-
-    epsilon: float
-    min_tokens_to_keep: int = 1
-    option: ClassVar[str] = "eta_cutoff"
-    text: ClassVar[str] = "keep tokens likelier than an entropy-scaled {epsilon:g}"
-
-    def __post_init__(self) -> None:
-        check_real(self.option, self.epsilon, lambda x: 0 < x < 1, "above 0 and below 1 (0 switches it off)")
-        check_integer("min_tokens_to_keep", self.min_tokens_to_keep, 1)
-
-
-RULES: tuple[type[Rule], ...] = tuple(Rule.__subclasses__())
+RULES: tuple[type[Rule], ...] = (*(kind for kind in Rule.__subclasses__() if kind not in WARPERS), *WARPERS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gpt2kit.errors import InputError
-from gpt2kit.generation.rules import check_integer, check_real, tokens
+from gpt2kit.generation.rule import check_integer, check_real, tokens
 
 __all__ = ["STOPS", "EosTokens", "MaxLength", "MaxTime", "Stop", "StopStrings"]
 

@@ -13,8 +13,11 @@ except ModuleNotFoundError as _error:
         "This part of gpt2kit needs PyTorch, which is not installed: pip install 'gpt2kit[torch]'"
     ) from None
 
+from gpt2kit.torch.answering import GPT2ForQuestionAnswering
 from gpt2kit.torch.auto import AutoModel, AutoModelForCausalLM
 from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.classification import GPT2ForSequenceClassification, GPT2ForTokenClassification
+from gpt2kit.torch.double import GPT2DoubleHeadsModel
 from gpt2kit.torch.generation import GenerationMixin, set_seed
 from gpt2kit.torch.heads import GPT2LMHeadModel
 from gpt2kit.torch.logits import (
@@ -23,6 +26,7 @@ from gpt2kit.torch.logits import (
     ForcedBOSTokenLogitsProcessor,
     ForcedEOSTokenLogitsProcessor,
     ForceTokensLogitsProcessor,
+    HammingDiversityLogitsProcessor,
     InfNanRemoveLogitsProcessor,
     LogitNormalization,
     LogitsProcessor,
@@ -38,11 +42,16 @@ from gpt2kit.torch.logits import (
     SuppressTokensLogitsProcessor,
 )
 from gpt2kit.torch.model import GPT2Model
-from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.search import (
-    GreedySearchDecoderOnlyOutput,
-    SampleDecoderOnlyOutput,
+from gpt2kit.torch.outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    GPT2DoubleHeadsModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
 )
+from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
 from gpt2kit.torch.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
@@ -51,6 +60,7 @@ from gpt2kit.torch.stopping import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
+from gpt2kit.torch.summary import SequenceSummary
 from gpt2kit.torch.warpers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -65,6 +75,8 @@ from gpt2kit.torch.warpers import (
 __all__ = [
     "AutoModel",
     "AutoModelForCausalLM",
+    "BaseModelOutputWithPastAndCrossAttentions",
+    "CausalLMOutputWithCrossAttentions",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
     "EpsilonLogitsWarper",
@@ -74,11 +86,17 @@ __all__ = [
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Cache",
+    "GPT2DoubleHeadsModel",
+    "GPT2DoubleHeadsModelOutput",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
     "GenerationMixin",
     "GreedySearchDecoderOnlyOutput",
+    "HammingDiversityLogitsProcessor",
     "InfNanRemoveLogitsProcessor",
     "LogitNormalization",
     "LogitsProcessor",
@@ -92,15 +110,19 @@ __all__ = [
     "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PrefixConstrainedLogitsProcessor",
+    "QuestionAnsweringModelOutput",
     "RepetitionPenaltyLogitsProcessor",
     "SampleDecoderOnlyOutput",
     "SequenceBiasLogitsProcessor",
+    "SequenceClassifierOutputWithPast",
+    "SequenceSummary",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
     "SuppressTokensAtBeginLogitsProcessor",
     "SuppressTokensLogitsProcessor",
     "TemperatureLogitsWarper",
+    "TokenClassifierOutput",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",

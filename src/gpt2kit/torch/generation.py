@@ -20,18 +20,12 @@ from torch import Tensor
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
-from gpt2kit.generation.plan import end_tokens
+from gpt2kit.generation.order import end_tokens
 from gpt2kit.generation.stops import StopStrings
 from gpt2kit.torch.logits import LogitNormalization, LogitsProcessorList, processor_of
 from gpt2kit.torch.prompt import Prompt, make_prompt
-from gpt2kit.torch.search import (
-    GreedySearchDecoderOnlyOutput,
-    Record,
-    SampleDecoderOnlyOutput,
-    Search,
-    search,
-    streaming,
-)
+from gpt2kit.torch.record import Record
+from gpt2kit.torch.search import Search, search, streaming
 from gpt2kit.torch.stopping import (
     CRITERION_OF,
     EosTokenCriteria,
@@ -40,9 +34,8 @@ from gpt2kit.torch.stopping import (
 )
 
 __all__ = [
+    "RUNNER_OF",
     "GenerationMixin",
-    "GreedySearchDecoderOnlyOutput",
-    "SampleDecoderOnlyOutput",
     "set_seed",
 ]
 
@@ -148,13 +141,14 @@ class GenerationMixin:
             how = Search(
                 max_length=plan.max_length,
                 processors=_processors(plan, prompt, logits_processor or []),
-                sampled=plan.mode is GenerationMode.SAMPLE,
+                sampled=plan.sampled,
                 criteria=_criteria(plan, tokenizer, stopping_criteria or []),
                 pad_token_id=plan.pad_token_id,
                 use_cache=plan.use_cache,
                 record=_record(config),
                 streamer=streamer,
                 own_code=bool(logits_processor or stopping_criteria or prefix_allowed_tokens_fn),
+                warpers=_warpers(plan, prompt),
             )
             for text in plan.warnings:
                 warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past torch's decorator
@@ -162,7 +156,7 @@ class GenerationMixin:
                 _logger.warning(text)
             if streamer is not None:
                 streamer.put(prompt.ids.cpu())
-            return search(self, prompt.repeat(plan.returns), how)
+            return RUNNER_OF[plan.mode](self, prompt, how, plan)
 
     def greedy_search(
         self,
@@ -322,15 +316,30 @@ class GenerationMixin:
             return search(self, prompt, how)
 
 
+def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
+    """Run greedy search or sampling."""
+    return search(model, prompt.repeat(plan.returns), how)
+
+
+# What runs each way of decoding: (model, prompt, how, plan) -> tokens or an output.
+RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan], Any]] = {
+    GenerationMode.GREEDY_SEARCH: _token_by_token,
+    GenerationMode.SAMPLE: _token_by_token,
+}
+
+
 def _processors(plan: GenerationPlan, prompt: Prompt, own: Sequence[Any]) -> LogitsProcessorList:
-    """Return the rules of the plan with the user's own among them, in 4.34's order."""
+    """Return the rules of the plan with the user's own behind them, as in 4.34."""
     made = LogitsProcessorList(processor_of(rule, prompt.ids) for rule in plan.processors)
     _refuse_twice(made, own, "logits processor")
     normalize = [LogitNormalization()] if plan.renormalize else []
-    warping = [processor_of(rule, prompt.ids) for rule in plan.warpers]
-    if plan.mode is GenerationMode.SAMPLE:
-        warping += normalize
-    return LogitsProcessorList([*made, *own, *normalize, *warping])
+    return LogitsProcessorList([*made, *own, *normalize])
+
+
+def _warpers(plan: GenerationPlan, prompt: Prompt) -> LogitsProcessorList:
+    """Return the rules of sampling; none where nothing is drawn."""
+    normalize = [LogitNormalization()] if plan.renormalize and plan.sampled else []
+    return LogitsProcessorList([*(processor_of(rule, prompt.ids) for rule in plan.warpers), *normalize])
 
 
 def _criteria(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> StoppingCriteriaList:

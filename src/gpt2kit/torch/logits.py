@@ -8,7 +8,6 @@ Dimensions: B rows of text, T tokens so far, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import rules
+from gpt2kit.torch.diversity import HammingDiversityLogitsProcessor
+from gpt2kit.torch.processor import LogitsProcessor, LogitsProcessorList
 from gpt2kit.torch.warpers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -37,6 +38,7 @@ __all__ = [
     "ForceTokensLogitsProcessor",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
+    "HammingDiversityLogitsProcessor",
     "InfNanRemoveLogitsProcessor",
     "LogitNormalization",
     "LogitsProcessor",
@@ -60,36 +62,6 @@ __all__ = [
 ]
 
 _NEVER = -float("inf")
-
-
-class LogitsProcessor:
-    """Change the scores of the next token; subclass it to make a rule of your own."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the changed scores, [B, V]."""
-        raise NotImplementedError(f"{type(self).__name__} has to define __call__(input_ids, scores).")
-
-
-class LogitsProcessorList(list):
-    """Apply several processors and warpers, one after the other."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """Return the scores that the last one returns, [B, V].
-
-        Raises:
-            InputError: a processor asks for an argument that is not among `kwargs`.
-        """
-        for processor in self:
-            wanted = list(inspect.signature(processor.__call__).parameters)[2:]
-            missing = [name for name in wanted if name not in kwargs]
-            if missing:
-                raise InputError(
-                    f"{type(processor).__name__} needs the arguments {missing}; pass them by name."
-                )
-            scores = (
-                processor(input_ids, scores, **kwargs) if wanted else processor(input_ids, scores)
-            )  # [B, V]
-        return scores
 
 
 # ---------------------------------------------------------------------- processors
@@ -370,6 +342,9 @@ class LogitNormalization(LogitsProcessor, LogitsWarper):
 # The prompt [B, T] is what a rule may need besides its numbers.
 PROCESSOR_OF: dict[type[rules.Rule], Callable[[Any, Tensor], LogitsProcessor | LogitsWarper]] = {
     rules.SequenceBias: lambda rule, _: SequenceBiasLogitsProcessor(rule.sequence_bias),
+    rules.HammingDiversity: lambda rule, _: HammingDiversityLogitsProcessor(
+        rule.diversity_penalty, rule.num_beams, rule.num_beam_groups
+    ),
     rules.EncoderRepetitionPenalty: lambda rule, prompt: EncoderRepetitionPenaltyLogitsProcessor(
         rule.penalty, prompt
     ),

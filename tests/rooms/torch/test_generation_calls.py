@@ -16,7 +16,7 @@ from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer
 from gpt2kit.torch import GPT2Cache, GPT2LMHeadModel, set_seed
 from gpt2kit.torch.logits import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper
-from gpt2kit.torch.search import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
+from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
 from gpt2kit.torch.stopping import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
 
 IDS = torch.tensor([[17, 3, 59, 3, 71], [5, 83, 7, 11, 29]])
