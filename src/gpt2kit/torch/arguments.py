@@ -153,15 +153,15 @@ def bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return added[:, None] if branches(mask) else added[:, None, None, :]  # [B, 1, 1 or T, S]
 
 
-def kernel(name: str, output_attentions: bool, head_mask: Tensor | None) -> str:
-    """Return the attention kernel of a call; the fused one has no weights to show or to mask."""
-    if name == "sdpa" and (output_attentions or head_mask is not None):
-        asked = "output_attentions" if output_attentions else "head_mask"
+def kernel(name: str, output_attentions: bool, head_mask: Tensor | None, tapped: str | None = None) -> str:
+    """Return the attention kernel of a call; the fused one has no weights to show, to mask or to tap."""
+    if name == "sdpa" and (output_attentions or head_mask is not None or tapped is not None):
+        asked = "output_attentions" if output_attentions else tapped or "head_mask"
         raise InputError(
             f"{asked} needs the attention weights, which attn_implementation='sdpa' does not make. Choose "
             "'auto' or 'eager' with model.set_attn_implementation(...)."
         )
-    return name
+    return name if tapped is None else "eager"
 
 
 def head_masks(head_mask: Tensor | None, H: int, blocks: nn.ModuleList, like: Tensor) -> Sequence[Any]:

@@ -20,6 +20,7 @@ from gpt2kit.torch.loss import next_token_loss
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import CausalLMOutputWithCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2LMHeadModel"]
 
@@ -118,7 +119,7 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
             return_dict=True,
         )
         hidden_states = body.last_hidden_state[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
-        logits = self.lm_head(hidden_states)  # [B, T, V]
+        logits = tap(self, "logits", self.lm_head(hidden_states))  # [B, T, V]
         if labels is not None and labels.shape != logits.shape[:-1]:
             raise InputError(
                 f"labels should have the shape {list(logits.shape[:-1])}, but it is {list(labels.shape)}."

@@ -20,6 +20,7 @@ from gpt2kit.torch.activation import Activation
 from gpt2kit.torch.cache import Slot, append
 from gpt2kit.torch.mask import complete_bias, hiding, without_autocast
 from gpt2kit.torch.product import project
+from gpt2kit.torch.taps import tap
 
 __all__ = [
     "GPT2MLP",
@@ -89,6 +90,7 @@ def attend(
     dropout: nn.Dropout,
     head_mask: Tensor | None = None,
     upcast: bool = False,
+    owner: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mix the values by the attention weights, and return both: the equations as they stand.
 
@@ -104,6 +106,7 @@ def attend(
         dropout: Applied to the weights.
         head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
         upcast: Compute the scores in float32 at least, and outside autocast (`reorder_and_upcast_attn`).
+        owner: The module whose activations "scores" and "weights" are.
 
     Returns:
         The mixture [B, H, T, K] and the weights [B, H, T, S].
@@ -120,9 +123,11 @@ def attend(
         scores = scores.masked_fill(later, hiding(scores.dtype))  # [B, H, T, S]
     if bias is not None:
         scores = scores + bias  # [B, H, T, S]
+    scores = tap(owner, "scores", scores)  # [B, H, T, S]
     weights = dropout(scores.softmax(dim=-1).to(value.dtype))  # [B, H, T, S]
     if head_mask is not None:
         weights = weights * head_mask  # [B, H, T, S]
+    weights = tap(owner, "weights", weights)  # [B, H, T, S]
     return weights @ value, weights  # [B, H, T, K], [B, H, T, S]
 
 
@@ -261,6 +266,7 @@ class GPT2Attention(nn.Module):
         else:
             query, key, value = self.c_attn(hidden_states).chunk(3, dim=-1)  # [B, T, D] each
         query, key, value = map(self.split_heads, (query, key, value))  # [B, H, T, K] each; E for T if cross
+        query, key, value = tap(self, "query", query), tap(self, "key", key), tap(self, "value", value)
         if layer_past is not None:
             key, value = append(layer_past, key, value)  # [B, H, S, K] each
 
@@ -275,9 +281,12 @@ class GPT2Attention(nn.Module):
         else:
             head_mask = self.kept(head_mask)  # [B, H, T, S]
             mixed, weights = attend(
-                query, key, value, bias, is_causal, self.divisor, self.attn_dropout, head_mask, self.upcast
-            )  # [B, H, T, K], [B, H, T, S]
+                query, key, value, bias, is_causal, self.divisor, self.attn_dropout, head_mask, self.upcast,
+                self,
+            )  # [B, H, T, K], [B, H, T, S]  # fmt: skip
+        mixed = tap(self, "mixed", mixed)  # [B, H, T, K]
         output = self.resid_dropout(self.c_proj(self.merge_heads(mixed)))  # [B, T, D]
+        output = tap(self, "out", output)  # [B, T, D]
         present = (key, value) if use_cache else None
         return (output, present, weights) if output_attentions else (output, present)
 
@@ -361,8 +370,9 @@ class GPT2MLP(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the transformed positions, [B, T, D]."""
-        hidden_states = self.act(self.c_fc(hidden_states))  # [B, T, M]
-        return self.dropout(self.c_proj(hidden_states))  # [B, T, D]
+        hidden_states = tap(self, "pre", self.c_fc(hidden_states))  # [B, T, M]
+        hidden_states = tap(self, "act", self.act(hidden_states))  # [B, T, M]
+        return tap(self, "out", self.dropout(self.c_proj(hidden_states)))  # [B, T, D]
 
 
 class GPT2Block(nn.Module):
@@ -399,7 +409,7 @@ class GPT2Block(nn.Module):
 
         The arguments are those of `GPT2Attention.forward`.
         """
-        normed = self.ln_1(hidden_states)  # [B, T, D]
+        normed = tap(self, "ln_1", self.ln_1(hidden_states))  # [B, T, D]
         output, *extras = self.attn(
             normed, layer_past, attention_mask, head_mask, None, None, use_cache, output_attentions, kernel
         )
@@ -411,7 +421,8 @@ class GPT2Block(nn.Module):
                     "encoder_hidden_states were given to a model without cross-attention; build it with "
                     "add_cross_attention=True in its configuration."
                 )
-            normed = self.ln_cross_attn(hidden_states)  # [B, T, D]
+            hidden_states = tap(self, "cross_in", hidden_states)  # [B, T, D]
+            normed = tap(self, "ln_cross_attn", self.ln_cross_attn(hidden_states))  # [B, T, D]
             output, _, *weights = self.crossattention(
                 normed, None, None, head_mask, encoder_hidden_states, encoder_attention_mask, False,
                 output_attentions, kernel,
@@ -419,5 +430,7 @@ class GPT2Block(nn.Module):
             hidden_states = hidden_states + output  # [B, T, D]
             extras += weights
 
-        hidden_states = hidden_states + self.mlp(self.ln_2(hidden_states))  # [B, T, D]
+        hidden_states = tap(self, "mid", hidden_states)  # [B, T, D]
+        normed = tap(self, "ln_2", self.ln_2(hidden_states))  # [B, T, D]
+        hidden_states = tap(self, "out", hidden_states + self.mlp(normed))  # [B, T, D]
         return (hidden_states, *(extras if use_cache else extras[1:]))

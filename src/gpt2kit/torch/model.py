@@ -21,6 +21,7 @@ from gpt2kit.torch.layers import GPT2Block, uses_sdpa
 from gpt2kit.torch.mask import complete_bias, score_dtype
 from gpt2kit.torch.outputs import BaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.taps import begin, recomputable, tap, wanted_weights
 
 __all__ = ["GPT2Model"]
 
@@ -132,6 +133,9 @@ class GPT2Model(GPT2PreTrainedModel):
                 "Pass the attention_mask that the tokenizer returns."
             )
 
+        kernel = arguments.kernel(
+            self.attn_implementation, output_attentions, head_mask, wanted_weights(self)
+        )
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         past = arguments.past(past_key_values, B, config.n_layer)
@@ -152,9 +156,9 @@ class GPT2Model(GPT2PreTrainedModel):
             hidden_states = hidden_states + arguments.embed(
                 self.wte, types, "token_type_ids", "vocab_size"
             )  # [B, T, D]
-        hidden_states = self.drop(hidden_states)  # [B, T, D]
+        begin(self)
+        hidden_states = self.drop(tap(self, "embed", hidden_states))  # [B, T, D]
 
-        kernel = arguments.kernel(self.attn_implementation, output_attentions, head_mask)
         dtype = score_dtype(hidden_states, config.reorder_and_upcast_attn)
         bias = arguments.bias(padding, dtype)  # [B, 1, 1 or T, S]
         if uses_sdpa(kernel, output_attentions, head_mask):  # once here rather than in each layer
@@ -170,6 +174,7 @@ class GPT2Model(GPT2PreTrainedModel):
         attentions: list[Any] = []
         cross_attentions: list[Any] = []
         for layer, block in enumerate(self.h):
+            hidden_states = tap(block, "in", hidden_states)  # [B, T, D]
             if output_hidden_states:
                 all_states.append(hidden_states)
             given = (
@@ -194,7 +199,7 @@ class GPT2Model(GPT2PreTrainedModel):
                 attentions.append(extras.pop(0))
                 cross_attentions += extras
 
-        hidden_states = self.ln_f(hidden_states).view(*input_shape, -1)  # [B, T, D]
+        hidden_states = tap(self, "ln_f", self.ln_f(hidden_states)).view(*input_shape, -1)  # [B, T, D]
         if output_hidden_states:
             all_states.append(hidden_states)
         output = BaseModelOutputWithPastAndCrossAttentions(
@@ -216,7 +221,7 @@ class GPT2Model(GPT2PreTrainedModel):
         from torch.utils.checkpoint import checkpoint
 
         options = {"use_reentrant": False} | self.checkpointing_options
-        return checkpoint(block, *given, **options)
+        return checkpoint(recomputable(self, block, options), *given, **options)
 
     def _warn_once(self, message: str) -> None:
         """Log a warning the first time that this model has reason to."""

@@ -14,11 +14,12 @@ from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.torch import fresh, surgery
 from gpt2kit.torch.layers import KERNELS
+from gpt2kit.torch.taps import ActivationMixin
 
 __all__ = ["GPT2PreTrainedModel"]
 
 
-class GPT2PreTrainedModel(nn.Module):
+class GPT2PreTrainedModel(ActivationMixin, nn.Module):
     """Base of the GPT-2 models: a configuration, and weights that can be made, loaded, saved and changed.
 
     A subclass builds its layers in `__init__` and calls `self.post_init()` at the end. It holds its body
