@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from gpt2kit.config import GPT2Config
-from gpt2kit.errors import InputError
+from gpt2kit.torch import arguments, target
 from gpt2kit.torch.fresh import unfilled_while_loading
-from gpt2kit.torch.language import LanguageHead
+from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
 from gpt2kit.torch.loss import next_token_loss
 from gpt2kit.torch.model import GPT2Model
@@ -68,6 +68,7 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
+        loss_chunk_size: int = 0,
     ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
         """Compute the scores of every next token.
 
@@ -88,6 +89,8 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
             output_hidden_states: See there.
             return_dict: See there.
             logits_to_keep: Make logits for only the last so many positions; 0 makes all.
+            loss_chunk_size: Compute the loss of so many positions at a time, without ever holding the logits
+                of all; then none are returned. 0 makes and returns them.
 
         Returns:
             The logits [B, T, V], before them the loss if labels came, and what was asked for.
@@ -96,12 +99,11 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
             InputError: As `GPT2Model.forward`; labels of another shape or outside the vocabulary.
             LengthError: Past and present are more than n_positions.
         """
-        if logits_to_keep < 0 or (labels is not None and logits_to_keep):
-            raise InputError(
-                f"logits_to_keep={logits_to_keep} cannot be honoured: it is the number of last positions, "
-                f"0 for all, "
-                "and a loss needs all."
-            )
+        check_logits_to_keep(logits_to_keep, labels)
+        check_chunk_size(loss_chunk_size, labels)
+        if labels is not None:
+            *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, T]
+            labels = target.tokens(labels, shape, self.config.vocab_size)  # [B, T]
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.transformer(
             input_ids,
@@ -119,13 +121,9 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
             return_dict=True,
         )
         hidden_states = body.last_hidden_state[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
-        logits = tap(self, "logits", self.lm_head(hidden_states))  # [B, T, V]
-        if labels is not None and labels.shape != logits.shape[:-1]:
-            raise InputError(
-                f"labels should have the shape {list(logits.shape[:-1])}, but it is {list(labels.shape)}."
-            )
+        logits, loss = self.scored(hidden_states, labels, loss_chunk_size)  # [B, T, V], []
         output = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else next_token_loss(logits, labels),
+            loss=loss,
             logits=logits,
             past_key_values=body.past_key_values,
             hidden_states=body.hidden_states,

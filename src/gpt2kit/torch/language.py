@@ -28,7 +28,6 @@ class LanguageHead(ScoringMixin, GenerationMixin):
     _tied_weights_keys: list[str] | None = ["lm_head.weight"]  # noqa: RUF012  # 4.34 has a list here, and others compare it
 
     own_activations: tuple[str, ...] = ("logits",)
-    own_activations: tuple[str, ...] = ("logits",)
     lm_head: nn.Module
 
     def get_output_embeddings(self) -> nn.Module:

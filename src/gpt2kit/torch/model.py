@@ -6,7 +6,6 @@ K width of a head, L layers, E encoder positions (docs/shapes.md).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,6 @@ from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 from gpt2kit.torch.taps import begin, recomputable, tap, wanted_weights
 
 __all__ = ["GPT2Model"]
-
-_logger = logging.getLogger(__name__)
 
 
 class GPT2Model(GPT2PreTrainedModel):
@@ -139,9 +136,7 @@ class GPT2Model(GPT2PreTrainedModel):
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         past = arguments.past(past_key_values, B, config.n_layer)
-        S = arguments.length(
-            past.get_seq_length(), T, config.n_positions, arguments.branches(attention_mask)
-        )
+        S = arguments.length(past.get_seq_length(), T, config.n_positions, arguments.branches(attention_mask))
         padding = arguments.padding(attention_mask, B, S, T)  # [B, S] or [B, T, S]; None hides nothing
         position_ids = arguments.positions(
             position_ids, padding, B, S, T, config.n_positions, self.wpe.weight.device
@@ -222,9 +217,3 @@ class GPT2Model(GPT2PreTrainedModel):
 
         options = {"use_reentrant": False} | self.checkpointing_options
         return checkpoint(recomputable(self, block, options), *given, **options)
-
-    def _warn_once(self, message: str) -> None:
-        """Log a warning the first time that this model has reason to."""
-        if not self.warnings_issued.get(message):
-            self.warnings_issued[message] = True
-            _logger.warning(message)

@@ -11,7 +11,14 @@ from torch import Tensor
 from gpt2kit.outputs import ModelOutput
 from gpt2kit.torch.cache import GPT2Cache
 
-__all__ = ["BaseModelOutputWithPastAndCrossAttentions", "CausalLMOutputWithCrossAttentions"]
+__all__ = [
+    "BaseModelOutputWithPastAndCrossAttentions",
+    "CausalLMOutputWithCrossAttentions",
+    "GPT2DoubleHeadsModelOutput",
+    "QuestionAnsweringModelOutput",
+    "SequenceClassifierOutputWithPast",
+    "TokenClassifierOutput",
+]
 
 Pasts = tuple[tuple[Tensor, Tensor], ...]
 
@@ -57,6 +64,84 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
+@dataclass
+class GPT2DoubleHeadsModelOutput(ModelOutput):
+    """What `GPT2DoubleHeadsModel` returns.
+
+    Attributes:
+        loss: Mean cross-entropy of each next token, a scalar, if labels were given.
+        mc_loss: Mean cross-entropy of the right choices, a scalar, if mc_labels were given.
+        logits: Scores of every token of the vocabulary, [B, C, T, V].
+        mc_logits: Scores of the choices, [B, C].
+        past_key_values: As `GPT2Model`; the choices of all questions are one batch, [B C, H, S, K].
+        hidden_states: As `GPT2Model`; [B C, T, D] but for the last, which is [B, C, T, D].
+        attentions: As `GPT2Model`, [B C, H, T, S].
+    """
+
+    loss: Tensor | None = None
+    mc_loss: Tensor | None = None
+    logits: Tensor | None = None
+    mc_logits: Tensor | None = None
+    past_key_values: Pasts | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SequenceClassifierOutputWithPast(ModelOutput):
+    """What `GPT2ForSequenceClassification` returns.
+
+    Attributes:
+        loss: A scalar if labels were given: squared error, or cross-entropy of one or of several labels.
+        logits: Scores of each text, [B, N].
+        past_key_values: As `GPT2Model`.
+        hidden_states: As `GPT2Model`.
+        attentions: As `GPT2Model`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Pasts | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class TokenClassifierOutput(ModelOutput):
+    """What `GPT2ForTokenClassification` returns.
+
+    Attributes:
+        loss: Mean cross-entropy of each token's label, a scalar, if labels were given.
+        logits: Scores of each token, [B, T, N].
+        hidden_states: As `GPT2Model`.
+        attentions: As `GPT2Model`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class QuestionAnsweringModelOutput(ModelOutput):
+    """What `GPT2ForQuestionAnswering` returns.
+
+    Attributes:
+        loss: Mean of the cross-entropies of start and end, a scalar, if both positions were given.
+        start_logits: How well the answer would start at each position, [B, T].
+        end_logits: How well it would end there, [B, T].
+        hidden_states: As `GPT2Model`.
+        attentions: As `GPT2Model`.
+    """
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
 def register(output_class: type[ModelOutput]) -> None:
     """Make a class of outputs known to torch's trees, so that FSDP and export see its tensors."""
 
@@ -74,8 +159,15 @@ def register(output_class: type[ModelOutput]) -> None:
     )
 
 
-register(BaseModelOutputWithPastAndCrossAttentions)
-register(CausalLMOutputWithCrossAttentions)
+for _output_class in (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    GPT2DoubleHeadsModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+    QuestionAnsweringModelOutput,
+):
+    register(_output_class)
 pytree.register_pytree_node(
     GPT2Cache,
     lambda cache: (list(cache), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, Self
@@ -13,13 +14,16 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.torch import fresh, surgery
+from gpt2kit.torch.builder import BuilderMixin
 from gpt2kit.torch.layers import KERNELS
 from gpt2kit.torch.taps import ActivationMixin
 
 __all__ = ["GPT2PreTrainedModel"]
 
+_logger = logging.getLogger(__name__)
 
-class GPT2PreTrainedModel(ActivationMixin, nn.Module):
+
+class GPT2PreTrainedModel(ActivationMixin, BuilderMixin, nn.Module):
     """Base of the GPT-2 models: a configuration, and weights that can be made, loaded, saved and changed.
 
     A subclass builds its layers in `__init__` and calls `self.post_init()` at the end. It holds its body
@@ -37,6 +41,8 @@ class GPT2PreTrainedModel(ActivationMixin, nn.Module):
     main_input_name = "input_ids"
     framework = "pt"
     is_parallelizable = False
+    model_parallel = False
+    device_map: Any = None
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["GPT2Block"]
     _skip_keys_device_placement = "past_key_values"
@@ -83,8 +89,8 @@ class GPT2PreTrainedModel(ActivationMixin, nn.Module):
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
-        """The smallest arguments that the forward pass takes."""
-        return {"input_ids": torch.zeros(1, 1, dtype=torch.long)}  # [B, T]
+        """Arguments that the forward pass takes, those of 4.34."""
+        return {"input_ids": torch.tensor([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]])}  # [B, T]
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -257,6 +263,12 @@ class GPT2PreTrainedModel(ActivationMixin, nn.Module):
         """Add tags for a model card; each is kept once."""
         tags = [tags] if isinstance(tags, str) else tags
         self.model_tags = list(dict.fromkeys([*(self.model_tags or []), *tags]))
+
+    def _warn_once(self, message: str) -> None:
+        """Log a warning the first time that this model has reason to."""
+        if not self.warnings_issued.get(message):
+            self.warnings_issued[message] = True
+            _logger.warning(message)
 
     # ------------------------------------------------------------------ loading and saving
 
