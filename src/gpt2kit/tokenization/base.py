@@ -13,7 +13,7 @@ from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tokenization.assemble import Assembling, CallOptions
 from gpt2kit.tokenization.batch import BatchEncoding
 from gpt2kit.tokenization.chat import Chat
-from gpt2kit.tokenization.folder import Stored
+from gpt2kit.tokenization.folder import OFFICIAL, Stored
 from gpt2kit.tokenization.length import NO_LIMIT
 from gpt2kit.tokenization.special import NAMED
 
@@ -42,7 +42,13 @@ class TokenizerBase(Assembling, Stored, Chat):
     }
     _CALL_EXTRAS: ClassVar[frozenset[str]] = frozenset()
 
+    # What code reads off the class before it makes a tokenizer.
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
+    max_model_input_sizes: ClassVar[dict[str, int]] = dict(OFFICIAL)
+    model_input_names: list[str] = ["input_ids", "attention_mask"]  # noqa: RUF012  # each instance has its own
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    slow_tokenizer_class: ClassVar[type[TokenizerBase] | None] = None
     init_inputs: tuple[Any, ...] = ()
 
     @property
@@ -68,13 +74,14 @@ class TokenizerBase(Assembling, Stored, Chat):
             )
         _check_errors(options["errors"])
         self.init_kwargs = {**options, **kwargs}
-        common = {**self._COMMON, **kwargs}
+        of_class = ("padding_side", "truncation_side", "model_input_names")  # a subclass may have others
+        common = {**self._COMMON, **{name: getattr(type(self), name) for name in of_class}, **kwargs}
         self.name_or_path = common["name_or_path"]
         limit = common["model_max_length"]
         self.model_max_length = NO_LIMIT if limit is None else limit
         self.padding_side, self.truncation_side = common["padding_side"], common["truncation_side"]
         self._check_sides()
-        self.model_input_names = list(common["model_input_names"] or ("input_ids", "attention_mask"))
+        self.model_input_names = list(common["model_input_names"] or type(self).model_input_names)
         self.clean_up_tokenization_spaces = common["clean_up_tokenization_spaces"]
         self.split_special_tokens = common["split_special_tokens"]
         self.chat_template = common["chat_template"]

@@ -61,6 +61,8 @@ class GPT2TokenizerFast(TokenizerBase):
 
     is_fast = True
     slow_tokenizer_class = GPT2Tokenizer
+    can_save_slow_tokenizer = True
+    vocab_files_names = FILES
     _COMMON: ClassVar[dict[str, Any]] = {
         **TokenizerBase._COMMON,
         "pad_token": None,
@@ -167,6 +169,11 @@ class GPT2TokenizerFast(TokenizerBase):
     def backend_tokenizer(self) -> Tokenizer:
         """The `tokenizers.Tokenizer` that does the work."""
         return self._tokenizer
+
+    @property
+    def decoder(self) -> Any:
+        """Its part that turns tokens into text."""
+        return self._tokenizer.decoder
 
     @property
     def add_prefix_space(self) -> bool:

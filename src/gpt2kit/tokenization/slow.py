@@ -71,6 +71,7 @@ class GPT2Tokenizer(TokenizerBase):
     """
 
     is_fast = False
+    pat = PATTERN
     _CALL_EXTRAS = frozenset({"add_prefix_space", "split_special_tokens"})
     _KNOWN: ClassVar[frozenset[str]] = frozenset(
         {*TokenizerBase._COMMON, "errors", "unk_token", "bos_token", "eos_token", "pad_token"}
