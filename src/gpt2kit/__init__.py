@@ -27,6 +27,9 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "gpt2kit.torch": (
         "AutoModel",
         "AutoModelForCausalLM",
+        "AutoModelForQuestionAnswering",
+        "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
         "BaseModelOutputWithPastAndCrossAttentions",
         "CausalLMOutputWithCrossAttentions",
         "EncoderRepetitionPenaltyLogitsProcessor",

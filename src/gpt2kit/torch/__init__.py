@@ -14,7 +14,13 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from gpt2kit.torch.answering import GPT2ForQuestionAnswering
-from gpt2kit.torch.auto import AutoModel, AutoModelForCausalLM
+from gpt2kit.torch.auto import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.classification import GPT2ForSequenceClassification, GPT2ForTokenClassification
 from gpt2kit.torch.double import GPT2DoubleHeadsModel
@@ -75,6 +81,9 @@ from gpt2kit.torch.warpers import (
 __all__ = [
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "BaseModelOutputWithPastAndCrossAttentions",
     "CausalLMOutputWithCrossAttentions",
     "EncoderRepetitionPenaltyLogitsProcessor",

@@ -19,11 +19,19 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.config.auto import check_kind, refuse_code_revision, refuse_remote_code
 from gpt2kit.errors import ConfigError
 from gpt2kit.hub import HubOptions
+from gpt2kit.torch.answering import GPT2ForQuestionAnswering
+from gpt2kit.torch.classification import GPT2ForSequenceClassification, GPT2ForTokenClassification
 from gpt2kit.torch.heads import GPT2LMHeadModel
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 
-__all__ = ["AutoModel", "AutoModelForCausalLM"]
+__all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+]
 
 
 class _AutoModel:
@@ -118,3 +126,21 @@ class AutoModelForCausalLM(_AutoModel):
     """Open a GPT2LMHeadModel, which writes text."""
 
     _model_class = GPT2LMHeadModel
+
+
+class AutoModelForSequenceClassification(_AutoModel):
+    """Open a GPT2ForSequenceClassification, which puts a label on a text."""
+
+    _model_class = GPT2ForSequenceClassification
+
+
+class AutoModelForTokenClassification(_AutoModel):
+    """Open a GPT2ForTokenClassification, which puts a label on each token."""
+
+    _model_class = GPT2ForTokenClassification
+
+
+class AutoModelForQuestionAnswering(_AutoModel):
+    """Open a GPT2ForQuestionAnswering, which finds where an answer begins and ends."""
+
+    _model_class = GPT2ForQuestionAnswering

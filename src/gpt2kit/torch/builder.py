@@ -126,7 +126,7 @@ class BuilderMixin:
             head_mask = head_mask[:, None, :, None, None]  # [L, 1, H, 1, 1]
         if head_mask.dim() != 5:
             raise InputError(
-                f"head_mask should have the shape [heads] or [layers, heads], and it is {list(head_mask.shape)}."
+                f"head_mask should be [heads] or [layers, heads], and its shape is {list(head_mask.shape)}."
             )
         head_mask = head_mask.to(self.dtype)
         return head_mask.unsqueeze(-1) if is_attention_chunked else head_mask  # [L, 1, H, 1, 1, 1] if chunked

@@ -231,7 +231,7 @@ def test_the_attributes_that_other_libraries_ask_for() -> None:
     assert not GPT2Model.can_generate()
     assert body.generation_config is None
     assert model.generation_config.eos_token_id == 97
-    assert model(**model.dummy_inputs).logits.shape == (1, 1, 101)
+    assert model(**model.dummy_inputs).logits.shape == (3, 5, 101)
     model.add_model_tags("one")
     model.add_model_tags(["two", "one"])
     assert model.model_tags == ["one", "two"]
