@@ -24,7 +24,7 @@ KEYWORDS = "VAR_KEYWORD"
 
 # Arguments that 4.34 does not have; all are optional, and stand behind those that it has.
 ADDED = {
-    "GPT2LMHeadModel.forward": ["logits_to_keep"],
+    "GPT2LMHeadModel.forward": ["logits_to_keep", "loss_chunk_size"],
     "GPT2Model.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],
     "GPT2LMHeadModel.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],
     "GPT2PreTrainedModel.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],

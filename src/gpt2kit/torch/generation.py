@@ -53,7 +53,16 @@ _OPTIONS_BY_HAND = (
     "use_cache",
 )
 # Arguments of `forward` that make no sense in a generation or that the loop sets itself.
-_NOT_FOR_GENERATION = {"self", "labels", "mc_labels", "return_dict", "logits_to_keep", "args", "kwargs"}
+_NOT_FOR_GENERATION = {
+    "self",
+    "labels",
+    "mc_labels",
+    "return_dict",
+    "logits_to_keep",
+    "loss_chunk_size",
+    "args",
+    "kwargs",
+}
 
 
 def set_seed(seed: int) -> None:

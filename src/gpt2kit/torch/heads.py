@@ -16,11 +16,10 @@ from gpt2kit.torch import arguments, target
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
-from gpt2kit.torch.loss import next_token_loss
+from gpt2kit.torch.loss import check_chunk_size
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import CausalLMOutputWithCrossAttentions
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2LMHeadModel"]
 
@@ -120,8 +119,7 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        hidden_states = body.last_hidden_state[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
-        logits, loss = self.scored(hidden_states, labels, loss_chunk_size)  # [B, T, V], []
+        logits, loss = self._scored(body.last_hidden_state, labels, logits_to_keep, loss_chunk_size)
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from gpt2kit.errors import InputError
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.generation import GenerationMixin
+from gpt2kit.torch.loss import chunked_next_token_loss, next_token_loss
 from gpt2kit.torch.scoring import ScoringMixin
+from gpt2kit.torch.taps import tap
 
 __all__ = ["LanguageHead", "check_logits_to_keep"]
 
@@ -37,6 +39,19 @@ class LanguageHead(ScoringMixin, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Put another layer in its place."""
         self.lm_head = new_embeddings
+
+    def _scored(
+        self, hidden_states: Tensor, labels: Tensor | None, logits_to_keep: int, loss_chunk_size: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the logits of the last positions, [B, T, V], and the loss if there are labels.
+
+        A loss in chunks holds no logits that could be returned.
+        """
+        if labels is not None and loss_chunk_size:
+            return None, chunked_next_token_loss(hidden_states, self.lm_head, labels, loss_chunk_size)
+        hidden_states = hidden_states[..., -logits_to_keep:, :]  # [B, T, D]; -0 keeps all
+        logits = tap(self, "logits", self.lm_head(hidden_states))  # [B, T, V]
+        return logits, None if labels is None else next_token_loss(logits, labels)
 
     def prepare_inputs_for_generation(
         self,
