@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, match_names
 from gpt2kit.checkpoint.formats import StoredTensor
-from gpt2kit.checkpoint.layout import TensorSpec, parameter_counts, tensor_specs
+from gpt2kit.checkpoint.layout import HEADS, Head, TensorSpec, head_of, parameter_counts, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
 from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
 
 __all__ = [
+    "HEADS",
     "Checkpoint",
+    "Head",
     "LoadReport",
     "RawTensor",
     "StoredTensor",
     "TensorSpec",
     "check_tied",
     "compare",
+    "head_of",
     "match_names",
     "open_checkpoint",
     "parameter_counts",

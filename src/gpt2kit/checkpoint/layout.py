@@ -14,10 +14,30 @@ from typing import Literal
 
 from gpt2kit.config import GPT2Config
 
-__all__ = ["BASE_PREFIX", "Head", "Role", "TensorSpec", "parameter_counts", "tensor_specs"]
+__all__ = [
+    "BASE_PREFIX",
+    "HEADS",
+    "Head",
+    "Role",
+    "TensorSpec",
+    "head_of",
+    "parameter_counts",
+    "tensor_specs",
+]
 
 BASE_PREFIX = "transformer."  # what a model with a head puts before the names of its base model
-Head = Literal["none", "lm"]
+Head = Literal[
+    "none", "lm", "double", "sequence_classification", "token_classification", "question_answering"
+]
+# The head of each class, by the name that config.json has under "architectures".
+HEADS: dict[str, Head] = {
+    "GPT2Model": "none",
+    "GPT2LMHeadModel": "lm",
+    "GPT2DoubleHeadsModel": "double",
+    "GPT2ForSequenceClassification": "sequence_classification",
+    "GPT2ForTokenClassification": "token_classification",
+    "GPT2ForQuestionAnswering": "question_answering",
+}
 Role = Literal["embedding", "weight", "residual_weight", "bias", "norm_weight", "norm_bias"]
 
 
@@ -52,7 +72,7 @@ def tensor_specs(config: GPT2Config, *, head: Head = "lm") -> tuple[TensorSpec, 
 
     Args:
         config: The model's configuration; `pruned_heads` is taken into account.
-        head: "none" for GPT2Model, "lm" for GPT2LMHeadModel, whose names begin with "transformer.".
+        head: One of `HEADS`. With any but "none" the names of the body begin with "transformer.".
 
     Returns:
         One spec a tensor; a tied `lm_head.weight` is listed, with `tied_to` set.
@@ -74,10 +94,16 @@ def tensor_specs(config: GPT2Config, *, head: Head = "lm") -> tuple[TensorSpec, 
     for layer in range(config.n_layer):
         specs += _block(config, f"{prefix}h.{layer}.", len(set(config.pruned_heads.get(layer, ()))))
     specs += _norm(f"{prefix}ln_f", D)
-    if head == "lm":
+    if head in ("lm", "double"):
         tied_to = specs[0].name if config.tie_word_embeddings else None
         specs.append(TensorSpec("lm_head.weight", "V D", (V, D), "weight", "language model head", tied_to))
+    specs += _labels(config, head)
     return tuple(specs)
+
+
+def head_of(config: GPT2Config) -> Head:
+    """Return the head of the class that saved a configuration; "lm", the usual one, where none is told."""
+    return next((HEADS[name] for name in config.architectures or () if name in HEADS), "lm")
 
 
 def parameter_counts(config: GPT2Config, *, head: Head = "lm") -> dict[str, int]:
@@ -87,6 +113,26 @@ def parameter_counts(config: GPT2Config, *, head: Head = "lm") -> dict[str, int]
         if spec.tied_to is None:
             counts[spec.part] = counts.get(spec.part, 0) + spec.size
     return counts
+
+
+def _labels(config: GPT2Config, head: Head) -> Iterator[TensorSpec]:
+    """List the tensors of a head that scores labels, choices or spans rather than tokens."""
+    N = config.num_labels
+    if head == "double" and config.summary_use_proj:
+        letter, width = ("1", 1) if config.summary_proj_to_labels else ("D", config.n_embd)
+        yield from _linear("multiple_choice_head.summary", letter, width, config, "multiple-choice head")
+    elif head == "sequence_classification":
+        yield TensorSpec("score.weight", "N D", (N, config.n_embd), "weight", "classification head")
+    elif head == "token_classification":
+        yield from _linear("classifier", "N", N, config, "classification head")
+    elif head == "question_answering":
+        yield from _linear("qa_outputs", "2", 2, config, "question-answering head")
+
+
+def _linear(name: str, letter: str, width: int, config: GPT2Config, part: str) -> Iterator[TensorSpec]:
+    """List the weight [out, in] and the bias [out] of an nn.Linear."""
+    yield TensorSpec(f"{name}.weight", f"{letter} D", (width, config.n_embd), "weight", part)
+    yield TensorSpec(f"{name}.bias", letter, (width,), "bias", part)
 
 
 def _block(config: GPT2Config, prefix: str, pruned: int) -> Iterator[TensorSpec]:

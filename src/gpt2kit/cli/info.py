@@ -59,13 +59,13 @@ def info(
 
 def gather(name: str, revision: str | None) -> dict[str, Any]:
     """Collect what is known of a model as plain data, the form that --json writes."""
-    from gpt2kit.checkpoint import parameter_counts
+    from gpt2kit.checkpoint import head_of, parameter_counts
     from gpt2kit.config import GPT2Config
     from gpt2kit.hub import HubOptions, locate
 
     folder = locate(name, "config.json", HubOptions(revision=revision)).parent
     config = GPT2Config.from_pretrained(folder)
-    parts = parameter_counts(config)
+    parts = parameter_counts(config, head=head_of(config))
     total = sum(parts.values())
     cache = 2 * config.n_layer * config.n_embd * CACHE_TOKENS  # keys and values
     return {
@@ -115,7 +115,8 @@ def draw(facts: dict[str, Any]) -> None:
     config = {**config, "n_inner": config["n_inner"] or 4 * config["n_embd"]}
     show(
         f"{facts['name']}, in {facts['folder']}",
-        [(label, str(config[name])) for name, label in SHOWN.items()]
+        [("class", ", ".join(config["architectures"] or ["not told"]))]
+        + [(label, str(config[name])) for name, label in SHOWN.items()]
         + [(name, "on") for name in SWITCHES if config[name]],
     )
     show(
