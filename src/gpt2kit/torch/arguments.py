@@ -32,7 +32,27 @@ __all__ = [
     "past",
     "positions",
     "rows",
+    "tensors",
 ]
+
+
+def tensors(device: torch.device, **given: Tensor | None) -> None:
+    """Refuse what is no tensor, or lies on another device than the model.
+
+    Args:
+        device: That of the model.
+        **given: The arguments by their names; None is passed over.
+    """
+    for name, tensor in given.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"{name} should be a tensor, but it is a {type(tensor).__name__}. A tokenizer makes tensors "
+                "with return_tensors='pt', and what it returns is handed over as model(**batch)."
+            )
+        if tensor.device != device:
+            raise _device_error(name, tensor, device)
 
 
 def inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, D: int) -> tuple[Any, Any, Sequence[int]]:
@@ -49,28 +69,49 @@ def inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, D: int) -> tu
         raise InputError("Neither input_ids nor inputs_embeds came; give one of the two.")
     if inputs_embeds.dim() != 3 or inputs_embeds.size(-1) != D or 0 in inputs_embeds.shape:
         raise _shape_error("inputs_embeds", f"[batch, positions, {D}]", inputs_embeds)
+    _check_floating("inputs_embeds", inputs_embeds)
     return None, inputs_embeds, inputs_embeds.shape[:-1]
 
 
-def past(past_key_values: Sequence[Sequence[Tensor]] | None, B: int, L: int) -> GPT2Cache:
-    """Return the past as a cache, which has no layers where there is none."""
+def past(
+    past_key_values: Sequence[Sequence[Tensor]] | None, B: int, blocks: nn.ModuleList, device: torch.device
+) -> GPT2Cache:
+    """Return the past as a cache, which has no layers where there is none.
+
+    Args:
+        past_key_values: For each layer a key and a value, [B, H, S - T, K] each.
+        B: Sequences of the input.
+        blocks: The layers, which know how many heads they have left.
+        device: That of the model.
+    """
     if past_key_values is None:
         return GPT2Cache()
     try:
         cache = GPT2Cache.from_legacy(past_key_values)
     except TypeError:
+        cache = GPT2Cache(((),))
+    if not all(len(pair) == 2 and all(_has_axes(each, 4) for each in pair) for pair in cache):
         raise InputError(
             "past_key_values should hold a pair (key, value) for each layer; give what this model returned."
-        ) from None
-    if len(cache) != L:
-        raise InputError(
-            f"past_key_values has {len(cache)} layers and the model has {L}; give what this model returned."
         )
-    if cache.get_seq_length() and cache[0][0].size(0) != B:
+    if len(cache) != len(blocks):
         raise InputError(
-            f"past_key_values holds {cache[0][0].size(0)} sequences and the input {B}; give as many as "
-            "before, or rearrange the past with its method reorder."
+            f"past_key_values has {len(cache)} layers and the model has {len(blocks)}; give what this model "
+            "returned."
         )
+    held, S = cache[0][0].size(0), cache.get_seq_length()
+    if S and held != B:
+        raise InputError(
+            f"past_key_values holds {held} sequences and the input {B}; give as many as before, or "
+            "rearrange the past with its method reorder."
+        )
+    for layer, (pair, block) in enumerate(zip(cache, blocks, strict=True)):
+        wanted = (B, block.attn.num_heads, S, block.attn.head_dim)
+        for each in pair:  # an empty cache says nothing about B and H, nor where it will be
+            if each.shape != wanted and (S or each.size(2)):
+                raise _shape_error(f"Each of past_key_values[{layer}]", str(list(wanted)), each)
+            if S and each.device != device:
+                raise _device_error("past_key_values", each, device)
     return cache
 
 
@@ -97,23 +138,26 @@ def rows(name: str, ids: Tensor, B: int, T: int) -> Tensor:
     return ids.reshape(-1, T)  # [B or 1, T]
 
 
-def branches(attention_mask: Tensor | None) -> bool:
-    """Tell whether a mask says for each query which positions it sees, [B, T, S]."""
-    return attention_mask is not None and attention_mask.dim() == 3
+def branches(attention_mask: Tensor | None, input_shape: Sequence[int]) -> bool:
+    """Tell whether a mask says for each query which positions it sees, [B, T, S].
+
+    Where ids of three dimensions came, [B, C, T], it is that of their padding, in the same shape.
+    """
+    return attention_mask is not None and attention_mask.dim() == 3 and len(input_shape) < 3
 
 
-def padding(attention_mask: Tensor | None, B: int, S: int, T: int) -> Tensor | None:
+def padding(attention_mask: Tensor | None, B: int, S: int, T: int, by_query: bool) -> Tensor | None:
     """Return the mask as [B, S], or None where it hides nothing and finding that out costs nothing.
 
     One of its own for each query is returned as [B, T, S].
     """
     if attention_mask is None:
         return None
-    if branches(attention_mask):
+    if by_query:
         if attention_mask.shape != (B, T, S):
             raise _shape_error("attention_mask", f"[{B}, {T}, {S}]", attention_mask)
         return attention_mask.tril(S - T)  # [B, T, S]; no query sees what comes after it
-    if attention_mask.numel() != B * S:
+    if attention_mask.dim() < 1 or attention_mask.numel() != B * S or attention_mask.size(-1) != S:
         wanted = f"[{B}, {S}]"
         if S > T:
             wanted += f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
@@ -137,7 +181,7 @@ def positions(
         return rows("position_ids", position_ids, B, T)
     if mask is None:
         return torch.arange(S - T, S, device=device)[None]  # [1, T]
-    if branches(mask):
+    if mask.dim() == 3:
         return ((mask != 0).sum(-1) - 1).clamp(min=0)  # [B, T]
     hidden = mask == 0  # [B, S]
     places = (~hidden).long().cumsum(-1) - 1  # [B, S]
@@ -150,7 +194,7 @@ def bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if mask is None:
         return None
     added = padding_bias(mask, dtype)  # [B, S] or [B, T, S]
-    return added[:, None] if branches(mask) else added[:, None, None, :]  # [B, 1, 1 or T, S]
+    return added[:, None] if mask.dim() == 3 else added[:, None, None, :]  # [B, 1, 1 or T, S]
 
 
 def kernel(name: str, output_attentions: bool, head_mask: Tensor | None, tapped: str | None = None) -> str:
@@ -164,31 +208,40 @@ def kernel(name: str, output_attentions: bool, head_mask: Tensor | None, tapped:
     return name if tapped is None else "eager"
 
 
-def head_masks(head_mask: Tensor | None, H: int, blocks: nn.ModuleList, like: Tensor) -> Sequence[Any]:
+def head_masks(
+    head_mask: Tensor | None, H: int, blocks: nn.ModuleList, states: Tensor, S: int, encoder: Tensor | None
+) -> Sequence[Any]:
     """Return one mask for each layer, broadcast to [B, H, T, S].
 
     Args:
         head_mask: [H], [L, H] or [L, B, H, T, S]; a 1 in place of a size repeats.
         H: Heads of the configuration.
-        blocks: The layers; where heads were pruned, a mask may be as wide as what is left.
-        like: For dtype and device.
+        blocks: The layers; where heads were pruned everywhere, a mask may be as wide as what is left.
+        states: The hidden states, [B, T, D].
+        S: Keys.
+        encoder: The states that cross-attention looks at, to which the same mask applies, [B, E, D].
     """
     L = len(blocks)
     if head_mask is None:
         return [None] * L
-    mask = head_mask.to(like.device, like.dtype)
-    widths = {1, H, *(block.attn.num_heads for block in blocks)}
+    mask = head_mask.to(states.dtype)
+    B, T = states.shape[:2]
+    left = {block.attn.num_heads for block in blocks} | (set() if encoder is None else {H})
+    widths = {1, H} | (left if len(left) == 1 else set())
+    keys = {1, S} if encoder is None else {1, S} & {1, encoder.size(1)}
     if mask.dim() == 1 and mask.size(0) in widths:
         return [mask[None, :, None, None]] * L  # [1, H, 1, 1] each
     if mask.dim() == 2 and mask.size(0) == L and mask.size(1) in widths:
         return mask[:, None, :, None, None].unbind()  # [1, H, 1, 1] each
-    if mask.dim() == 5 and mask.size(0) == L and mask.size(2) in widths:
+    if mask.dim() == 5 and all(
+        size in fitting for size, fitting in zip(mask.shape, ({L}, {1, B}, widths, {1, T}, keys), strict=True)
+    ):
         return mask.unbind()  # [B, H, T, S] each
-    raise _shape_error("head_mask", f"[{H}], [{L}, {H}] or [{L}, batch, {H}, queries, keys]", head_mask)
+    raise _shape_error("head_mask", f"[{H}], [{L}, {H}] or [{L}, {B}, {H}, {T}, {max(keys)}]", head_mask)
 
 
 def encoder_bias(
-    states: Tensor | None, mask: Tensor | None, config: GPT2Config, B: int, dtype: torch.dtype
+    states: Tensor | None, mask: Tensor | None, config: GPT2Config, B: int, T: int, dtype: torch.dtype
 ) -> Tensor | None:
     """Return what is added to the scores of cross-attention, [B, 1, 1 or T, E]; None hides nothing."""
     if states is None:
@@ -200,13 +253,24 @@ def encoder_bias(
             "encoder_hidden_states were given to a model without cross-attention; build it with "
             "add_cross_attention=True in its configuration."
         )
-    if states.dim() != 3 or states.size(0) not in (1, B) or states.size(-1) != config.n_embd:
+    if (
+        states.dim() != 3
+        or states.size(0) not in (1, B)
+        or states.size(1) == 0
+        or states.size(-1) != config.n_embd
+    ):
         raise _shape_error("encoder_hidden_states", f"[{B}, positions, {config.n_embd}]", states)
+    _check_floating("encoder_hidden_states", states)
     if mask is None:
         return None
     E = states.size(1)
-    if mask.dim() not in (2, 3) or mask.size(0) not in (1, B) or mask.size(-1) != E:
-        raise _shape_error("encoder_attention_mask", f"[{B}, {E}] or [{B}, queries, {E}]", mask)
+    if (
+        mask.dim() not in (2, 3)
+        or mask.size(0) not in (1, B)
+        or mask.size(-1) != E
+        or (mask.dim() == 3 and mask.size(1) not in (1, T))
+    ):
+        raise _shape_error("encoder_attention_mask", f"[{B}, {E}] or [{B}, {T}, {E}]", mask)
     bias = padding_bias(mask, dtype)  # [B, E] or [B, T, E]
     return bias[:, None, None, :] if mask.dim() == 2 else bias[:, None]  # [B, 1, 1 or T, E]
 
@@ -216,13 +280,34 @@ def _shape_error(name: str, wanted: str, given: Tensor) -> InputError:
     return InputError(f"{name} should have the shape {wanted}, but it is {list(given.shape)}.")
 
 
+def _device_error(name: str, given: Tensor, device: torch.device) -> InputError:
+    """Say where an argument is and where the model is."""
+    return InputError(f"{name} is on {given.device} and the model on {device}; move one to the other.")
+
+
+def _check_floating(name: str, given: Tensor) -> None:
+    """Refuse whole numbers where vectors are wanted."""
+    if not given.is_floating_point():
+        raise InputError(
+            f"{name} should hold floating-point numbers, but its dtype is {given.dtype}. Ids go into "
+            "input_ids."
+        )
+
+
+def _has_axes(given: Any, count: int) -> bool:
+    """Tell whether something is a tensor of so many axes."""
+    return isinstance(given, Tensor) and given.dim() == count
+
+
 def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:
     """Look ids up in an embedding table; [B, T] to [B, T, D].
 
     Raises:
-        InputError: An id lies outside the table. Only the CPU tells; an accelerator reports it later, as an
-            assertion of its own.
+        InputError: The ids are no whole numbers, or one lies outside the table. Of the latter only the CPU
+            tells; an accelerator reports it later, as an assertion of its own.
     """
+    if ids.dtype not in (torch.long, torch.int):
+        raise InputError(f"{name} should hold ids, of dtype torch.long, but its dtype is {ids.dtype}.")
     try:
         return table(ids)
     except IndexError:

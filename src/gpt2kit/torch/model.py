@@ -124,6 +124,17 @@ class GPT2Model(GPT2PreTrainedModel):
                 "training. Pass use_cache=False to say so yourself."
             )
             use_cache = False
+        arguments.tensors(
+            self.wpe.weight.device,
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
         if attention_mask is None and arguments.has_padding(input_ids, config.pad_token_id):
             self._warn_once(
                 "There is padding in `input_ids` and no `attention_mask`, so the padding is read as text. "
@@ -135,9 +146,12 @@ class GPT2Model(GPT2PreTrainedModel):
         )
         input_ids, inputs_embeds, input_shape = arguments.inputs(input_ids, inputs_embeds, config.n_embd)
         B, T = (inputs_embeds if input_ids is None else input_ids).shape[:2]
-        past = arguments.past(past_key_values, B, config.n_layer)
-        S = arguments.length(past.get_seq_length(), T, config.n_positions, arguments.branches(attention_mask))
-        padding = arguments.padding(attention_mask, B, S, T)  # [B, S] or [B, T, S]; None hides nothing
+        past = arguments.past(past_key_values, B, self.h, self.wpe.weight.device)
+        by_query = arguments.branches(attention_mask, input_shape)
+        S = arguments.length(past.get_seq_length(), T, config.n_positions, by_query)
+        padding = arguments.padding(
+            attention_mask, B, S, T, by_query
+        )  # [B, S] or [B, T, S]; None hides nothing
         position_ids = arguments.positions(
             position_ids, padding, B, S, T, config.n_positions, self.wpe.weight.device
         )  # [B or 1, T]
@@ -158,9 +172,11 @@ class GPT2Model(GPT2PreTrainedModel):
         bias = arguments.bias(padding, dtype)  # [B, 1, 1 or T, S]
         if uses_sdpa(kernel, output_attentions, head_mask):  # once here rather than in each layer
             bias = complete_bias(bias, T, S, dtype, hidden_states.device)  # [B or 1, 1, T, S]
-        head_masks = arguments.head_masks(head_mask, config.n_head, self.h, hidden_states)
+        head_masks = arguments.head_masks(
+            head_mask, config.n_head, self.h, hidden_states, S, encoder_hidden_states
+        )  # L of [B, H, T, S], broadcast
         encoder_bias = arguments.encoder_bias(
-            encoder_hidden_states, encoder_attention_mask, config, B, dtype
+            encoder_hidden_states, encoder_attention_mask, config, B, T, dtype
         )  # [B, 1, 1 or T, E]
 
         room, layer_pasts = past.claim(T, config.n_positions) if use_cache and past else (None, list(past))

@@ -320,7 +320,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "head mask of another shape": (
         {"input_ids": IDS, "head_mask": torch.ones(2)},
-        r"head_mask should have the shape \[3\], \[3, 3\] or \[3, batch, 3, queries, keys\], but it is \[2\]",
+        r"head_mask should have the shape \[3\], \[3, 3\] or \[3, 2, 3, 5, 5\], but it is \[2\]",
     ),
     "labels of another shape": (
         {"input_ids": IDS, "labels": IDS[:, :4]},
