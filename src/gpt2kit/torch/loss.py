@@ -148,35 +148,24 @@ class _ChunkedSum(torch.autograd.Function):
         rows: Tensor,
         *trained: Tensor,
     ) -> Tensor:
-        """Go through the chunks. rows [B*T, D], targets [B*T]; trained are the parameters of the head."""
+        """Go through the chunks; rows [B*T, D], targets [B*T], and the parameters of the head."""
         ctx.dtypes = [tensor.dtype for tensor in (rows, *trained)]
         with_rows = grad_enabled and rows.requires_grad
         drows = torch.empty_like(rows) if with_rows else None  # [B*T, D]
         dtrained: list[Tensor] = []
-        exact = torch.promote_types(rows.dtype, torch.float32)
-        total = rows.new_zeros((), dtype=exact)  # []
+        total = rows.new_zeros((), dtype=torch.promote_types(rows.dtype, torch.float32))  # []
         for start in range(0, rows.size(0), size):
             chunk = rows[start : start + size].detach().requires_grad_(with_rows)  # [R, D]
-            wanted = targets[start : start + size]  # [R]
-            with torch.set_grad_enabled(grad_enabled):
-                logits = head(chunk)  # [R, V]
-            log_p = _log_softmax(logits.detach())  # [R, V]
-            total += _sum(log_p, wanted)
-            if not logits.requires_grad:
-                continue
-            asked = (chunk, *trained) if with_rows else trained
-            gradients = list(
-                torch.autograd.grad(
-                    logits, asked, _dlogits(log_p, wanted).to(logits.dtype), materialize_grads=True
-                )
-            )  # as `asked`
+            asked = ([chunk] if with_rows else []) + (list(trained) if grad_enabled else [])
+            part, gradients = _chunk(head, chunk, targets[start : start + size], asked)
+            total += part  # []
             if drows is not None:
                 drows[start : start + size] = gradients.pop(0)  # [R, D]
             dtrained = (
                 [known.add_(new) for known, new in zip(dtrained, gradients, strict=True)]
                 if dtrained
-                else [new.to(exact) for new in gradients]
-            )  # as `trained`
+                else [new.to(total.dtype) for new in gradients]
+            )  # as the parameters
         ctx.save_for_backward(drows, *dtrained)
         return total  # []
 
@@ -191,9 +180,22 @@ class _ChunkedSum(torch.autograd.Function):
         return None, None, None, None, *ready
 
 
+def _chunk(
+    head: nn.Module, chunk: Tensor, targets: Tensor, asked: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the sum of -log p for one chunk, and its gradients for what is asked; the logits end here."""
+    with torch.set_grad_enabled(bool(asked)):
+        logits = head(chunk)  # [R, V]
+    log_p = _log_softmax(logits.detach())  # [R, V]
+    total = _sum(log_p, targets)  # []
+    if not asked:
+        return total, []
+    dlogits = _dlogits(log_p, targets).to(logits.dtype)  # [R, V]
+    return total, list(torch.autograd.grad(logits, asked, dlogits, materialize_grads=True))
+
+
 def _dlogits(log_p: Tensor, targets: Tensor) -> Tensor:
     """Turn log p into the gradient of the sum of -log p[target], in its own memory: p - onehot(target)."""
     counted = (targets != IGNORED_LABEL)[:, None]  # [R, 1]
-    p = log_p.exp_()  # [R, V]
-    minus_one = -torch.ones_like(counted, dtype=p.dtype)  # [R, 1]
-    return p.scatter_add_(1, targets[:, None].clamp(min=0), minus_one).mul_(counted)  # [R, V]
+    minus_one = -torch.ones_like(counted, dtype=log_p.dtype)  # [R, 1]
+    return log_p.exp_().scatter_add_(1, targets[:, None].clamp(min=0), minus_one).mul_(counted)  # [R, V]
