@@ -18,6 +18,7 @@ from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import QuestionAnsweringModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2ForQuestionAnswering"]
 
@@ -41,6 +42,8 @@ class GPT2ForQuestionAnswering(GPT2PreTrainedModel):
         >>> model(torch.tensor([[2, 3, 5]]), start_positions=start, end_positions=end).start_logits.shape
         torch.Size([1, 3])
     """
+
+    own_activations = ("logits",)
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -107,7 +110,8 @@ class GPT2ForQuestionAnswering(GPT2PreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        start_logits, end_logits = self.qa_outputs(body.last_hidden_state).unbind(-1)  # [B, T] each
+        logits = tap(self, "logits", self.qa_outputs(body.last_hidden_state))  # [B, T, 2]
+        start_logits, end_logits = logits.unbind(-1)  # [B, T] each
         output = QuestionAnsweringModelOutput(
             loss=None if spans is None else span_loss(start_logits, end_logits, *spans),
             start_logits=start_logits.contiguous(),

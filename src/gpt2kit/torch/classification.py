@@ -20,6 +20,7 @@ from gpt2kit.torch.loss import IGNORED_LABEL
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import SequenceClassifierOutputWithPast, TokenClassifierOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2ForSequenceClassification", "GPT2ForTokenClassification"]
 
@@ -47,6 +48,8 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
         >>> model(ids, attention_mask=mask, labels=torch.tensor([4, 0])).logits.shape
         torch.Size([2, 5])
     """
+
+    own_activations = ("logits",)
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -120,7 +123,7 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
         )
         rows = torch.arange(B, device=body.last_hidden_state.device)  # [B]
         last = self._last_tokens(input_ids, attention_mask, B, T).to(rows.device)  # [B]
-        logits = self.score(body.last_hidden_state[rows, last])  # [B, N]
+        logits = tap(self, "logits", self.score(body.last_hidden_state[rows, last]))  # [B, N]
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else self._loss(logits, labels.to(logits.device)),
             logits=logits,
@@ -156,7 +159,7 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of the kind of problem, a scalar."""
         if self.config.problem_type == "regression":
-            return F.mse_loss(logits.view(labels.shape), labels)
+            return F.mse_loss(logits.reshape(labels.shape), labels)
         if self.config.problem_type == "single_label_classification":
             return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL)
         return F.binary_cross_entropy_with_logits(logits, labels)
@@ -205,6 +208,8 @@ class GPT2ForTokenClassification(GPT2PreTrainedModel):
         >>> model(torch.tensor([[2, 3, 5]]), labels=torch.tensor([[4, -100, 0]])).logits.shape
         torch.Size([1, 3, 5])
     """
+
+    own_activations = ("logits",)
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -272,7 +277,7 @@ class GPT2ForTokenClassification(GPT2PreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self.dropout(body.last_hidden_state))  # [B, T, N]
+        logits = tap(self, "logits", self.classifier(self.dropout(body.last_hidden_state)))  # [B, T, N]
         output = TokenClassifierOutput(
             loss=None if labels is None else token_loss(logits, labels),
             logits=logits,
@@ -285,5 +290,5 @@ class GPT2ForTokenClassification(GPT2PreTrainedModel):
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of each token's label, a scalar; [B, T, N] and [B, T]."""
     return F.cross_entropy(
-        logits.view(-1, logits.size(-1)), labels.to(logits.device).flatten(), ignore_index=IGNORED_LABEL
+        logits.flatten(0, -2), labels.to(logits.device).flatten(), ignore_index=IGNORED_LABEL
     )

@@ -22,6 +22,7 @@ from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import GPT2DoubleHeadsModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 from gpt2kit.torch.summary import SequenceSummary
+from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2DoubleHeadsModel"]
 
@@ -48,6 +49,8 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         >>> output.logits.shape, output.mc_logits.shape
         (torch.Size([1, 2, 4, 101]), torch.Size([1, 2]))
     """
+
+    own_activations = ("logits", "mc_logits")
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -132,7 +135,9 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         )
         hidden_states = body.last_hidden_state  # [B, C, T, D]
         logits = self.lm_head(hidden_states[..., -logits_to_keep:, :])  # [B, C, T, V]; -0 keeps all
+        logits = tap(self, "logits", logits)  # [B, C, T, V]
         mc_logits = self.multiple_choice_head(hidden_states, mc_token_ids).squeeze(-1)  # [B, C]
+        mc_logits = tap(self, "mc_logits", mc_logits)  # [B, C]
         output = GPT2DoubleHeadsModelOutput(
             loss=None if labels is None else next_token_loss(logits, labels),
             mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
@@ -169,7 +174,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
 def choice_loss(mc_logits: Tensor, mc_labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of the right choice, a scalar; [B, C] and [B]."""
     return F.cross_entropy(
-        mc_logits.view(-1, mc_logits.size(-1)),
+        mc_logits.reshape(-1, mc_logits.size(-1)),
         mc_labels.to(mc_logits.device).view(-1),
         ignore_index=IGNORED_LABEL,
     )

@@ -154,8 +154,8 @@ class Activations(Mapping[str, Tensor]):
         if not self.calls:
             raise KeyError(f"{name!r} is not there: the model was not called in this block and thread.")
         raise KeyError(
-            f"{name!r} is not there: the last call did not come there. Cross-attention is passed with "
-            "encoder_hidden_states alone."
+            f"{name!r} is not there: the last call did not come there. Cross-attention is computed with "
+            "encoder_hidden_states alone, logits without loss_chunk_size."
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -302,8 +302,8 @@ class _Patch:
         if self.unused:
             raise InputError(
                 f"{next(iter(self.unused))} was to be patched, and no call of the model came there. Call the "
-                "model inside the block, in the thread that opened it; cross-attention is passed with "
-                "encoder_hidden_states alone."
+                "model inside the block, in the thread that opened it. Cross-attention is computed with "
+                "encoder_hidden_states alone, logits without loss_chunk_size."
             )
 
 
