@@ -19,6 +19,7 @@ from gpt2kit.training.config import TrainingConfig, option_names
         ({"batch_size": True}, "batch_size must be a whole number"),
         ({"accumulation": 0}, "accumulation"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"loss_chunk_size": -1}, "loss_chunk_size must be a whole number of at least 0"),
         ({"seed": 2**63}, "seed must be less than"),
         ({"vocab_size": 256}, "vocab_size must be a whole number of at least 257"),
         ({"eval_fraction": 1.0}, "eval_fraction must be at least 0 and less than 1"),

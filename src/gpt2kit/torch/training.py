@@ -1,7 +1,7 @@
 """Training in PyTorch: forward, backward, AdamW, and checkpoints that a run goes on from bit by bit.
 
 Everything that is decided with numbers alone (which tokens, which learning rate, when to evaluate) comes from
-`gpt2kit.training`; here are only the tensors. Dimensions: B batch, T query positions, V vocabulary.
+`gpt2kit.training`; here are only the tensors. Dimensions: B batch, T query positions, D n_embd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gpt2kit
@@ -23,8 +22,9 @@ from gpt2kit.atomic import atomic_file
 from gpt2kit.errors import TrainingError
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch.heads import GPT2LMHeadModel
+from gpt2kit.torch.loss import chunked_loss
 from gpt2kit.training import Evaluation, Metrics, Observer, Run, TrainingConfig, learning_rate
-from gpt2kit.training.evaluate import IGNORED, evaluate
+from gpt2kit.training.evaluate import evaluate
 
 __all__ = ["Trainer", "make_optimizer"]
 
@@ -163,12 +163,11 @@ class Trainer:
 
     def _sum_of_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Add up -log p(target) over all tokens. Inputs and targets [B, T]."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.config.precision == "bf16"):
-            logits = self.model(input_ids=inputs, use_cache=False, return_dict=True).logits  # [B, T, V]
-        # In float32, also after products in bfloat16: a softmax over V numbers needs the digits.
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        config, body = self.run.config, self.model.transformer
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            hidden_states = body(inputs, use_cache=False, return_dict=True).last_hidden_state  # [B, T, D]
+            size = config.loss_chunk_size or targets.numel()
+            return chunked_loss(hidden_states, self.model.lm_head, targets, size, reduction="sum")  # []
 
     def _tensor(self, tokens: Any) -> Tensor:
         return torch.from_numpy(tokens).to(self.device)  # [B, T]

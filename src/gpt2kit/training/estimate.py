@@ -39,14 +39,18 @@ class Memory:
 def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_size: int) -> Memory:
     """Estimate the memory of a step. The libraries themselves (about 300 MB for PyTorch) come on top.
 
-    AdamW keeps two averages per weight, all in float32. The activations are B T (23 L D w + 3 V 4) bytes with
-    w the bytes of a number: what the blocks keep, then the logits, their float32 copy and their gradient; and
-    2 B L H T^2 w for the attention weights where their dropout needs them whole.
+    AdamW keeps two averages per weight, all in float32. The activations, with w the bytes of a number, are
+
+        23 B T L D w     what the blocks keep,
+        3 R V 4          logits, their float32 copy and their log-softmax, R = loss_chunk_size positions at once,
+        2 V D 4          gradients of the head: that of one chunk, and the sum,
+        2 B L H T^2 w    attention weights, where their dropout needs them whole.
     """
     width = _BFLOAT16 if config.precision == "bf16" else _FLOAT
     tokens = config.batch_size * block_size
     kept = tokens * _KEPT_PER_LAYER * model.n_layer * model.n_embd * width
-    logits = tokens * 3 * model.vocab_size * _FLOAT
+    at_once = min(config.loss_chunk_size or tokens, tokens)
+    logits = (at_once * 3 + model.n_embd * 2) * model.vocab_size * _FLOAT
     weights_of_attention = 0
     if config.dropouts().get("attn_pdrop", model.attn_pdrop) > 0:
         weights_of_attention = 2 * tokens * block_size * model.n_layer * model.n_head * width
