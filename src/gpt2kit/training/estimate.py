@@ -42,7 +42,7 @@ def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_siz
     AdamW keeps two averages per weight, all in float32. The activations, with w the bytes of a number, are
 
         23 B T L D w     what the blocks keep,
-        3 R V 4          logits, their float32 copy and their log-softmax, R = loss_chunk_size positions at once,
+        3 R V 4          logits, a float32 copy, their log-softmax; R = loss_chunk_size positions,
         2 V D 4          gradients of the head: that of one chunk, and the sum,
         2 B L H T^2 w    attention weights, where their dropout needs them whole.
     """
