@@ -17,7 +17,7 @@ from gpt2kit.torch import arguments, target
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
-from gpt2kit.torch.loss import IGNORED_LABEL, next_token_loss
+from gpt2kit.torch.loss import IGNORED_LABEL, check_chunk_size
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import GPT2DoubleHeadsModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
@@ -78,6 +78,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
+        loss_chunk_size: int = 0,
     ) -> tuple[Any, ...] | GPT2DoubleHeadsModelOutput:
         """Score every next token, and every choice.
 
@@ -101,6 +102,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
             output_hidden_states: See there.
             return_dict: See there.
             logits_to_keep: Make logits for only the last so many positions; 0 makes all.
+            loss_chunk_size: As `GPT2LMHeadModel.forward`.
 
         Returns:
             The logits [B, C, T, V] and the scores of the choices [B, C], before them the losses whose labels
@@ -112,6 +114,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
             LengthError: Past and present are more than n_positions.
         """
         check_logits_to_keep(logits_to_keep, labels)
+        check_chunk_size(loss_chunk_size, labels)
         *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, C, T] or [C, T]
         if labels is not None:
             labels = target.tokens(labels, shape, self.config.vocab_size)  # [B, C, T]
@@ -134,12 +137,13 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
             return_dict=True,
         )
         hidden_states = body.last_hidden_state  # [B, C, T, D]
-        logits = self.lm_head(hidden_states[..., -logits_to_keep:, :])  # [B, C, T, V]; -0 keeps all
-        logits = tap(self, "logits", logits)  # [B, C, T, V]
+        logits, loss = self._scored(
+            hidden_states, labels, logits_to_keep, loss_chunk_size
+        )  # [B, C, T, V], []
         mc_logits = self.multiple_choice_head(hidden_states, mc_token_ids).squeeze(-1)  # [B, C]
         mc_logits = tap(self, "mc_logits", mc_logits)  # [B, C]
         output = GPT2DoubleHeadsModelOutput(
-            loss=None if labels is None else next_token_loss(logits, labels),
+            loss=loss,
             mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
             logits=logits,
             mc_logits=mc_logits,
