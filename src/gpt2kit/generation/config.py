@@ -16,6 +16,7 @@ from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation.mode import check_relations
 from gpt2kit.generation.order import end_tokens, processors_of, warpers_of
 from gpt2kit.generation.stops import MaxTime, StopStrings
+from gpt2kit.generation.way import check_way
 from gpt2kit.hub import HubOptions, locate
 
 __all__ = ["GENERATION_CONFIG_NAME", "GenerationConfig"]
@@ -63,8 +64,9 @@ _BEAMS_ONLY: dict[str, Any] = {
 class GenerationConfig:
     """Hold the options of `generate`, check them, and read and write them as `generation_config.json`.
 
-    Every keyword, default and file key is that of transformers 4.34; `min_p` and `stop_strings` are
-    additions. A key of another release is kept as an attribute, so that a file passes through unharmed.
+    Every keyword, default and file key is that of transformers 4.34; `min_p`, `stop_strings` and the options
+    of drafts and of DoLa are additions. A key of another release is kept as an attribute, so that a file
+    passes through unharmed.
     `None` always means "off".
 
     Raises:
@@ -117,6 +119,12 @@ class GenerationConfig:
     sequence_bias: dict[tuple[int, ...], float] | list[Any] | None = None
     guidance_scale: float | None = None
     low_memory: bool | None = None
+    # By which drafts, and by which layers' disagreement.
+    num_assistant_tokens: int | None = None
+    num_assistant_tokens_schedule: str | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
+    dola_layers: str | list[int] | None = None
     # What comes back.
     num_return_sequences: int = 1
     output_attentions: bool = False
@@ -392,6 +400,7 @@ def _check_numbers(config: GenerationConfig) -> None:
         )
     if config.max_time is not None:
         MaxTime(config.max_time)
+    check_way(config)
     if config.stop_strings is not None:
         StopStrings(config.stop_strings)  # type: ignore[arg-type]  # made a tuple there
     # An end token may be given later, with the call; until then any will do.

@@ -29,11 +29,42 @@ class GenerationMode(StrEnum):
 AVAILABLE_MODES: dict[GenerationMode, str] = {
     GenerationMode.GREEDY_SEARCH: "always the likeliest token",
     GenerationMode.SAMPLE: "one token drawn from the probabilities that are left",
+    GenerationMode.BEAM_SEARCH: "the likeliest texts, several followed side by side",
+    GenerationMode.BEAM_SAMPLE: "several texts drawn side by side, and the likeliest of them kept",
+    GenerationMode.GROUP_BEAM_SEARCH: "the likeliest texts, in groups that avoid one another's tokens",
+    GenerationMode.CONSTRAINED_BEAM_SEARCH: "the likeliest texts that contain what has to be written",
+    GenerationMode.CONTRASTIVE_SEARCH: "a likely token that resembles the text least",
+    GenerationMode.ASSISTED_GENERATION: "tokens are drafted, and the model checks a whole draft in one call",
 }
 
 
 def choose_mode(config: GenerationConfig, assistant: bool = False) -> GenerationMode:
-    """Return the way of decoding that the options ask for, available or not, by the rules of 4.34."""
+    """Return the way of decoding that the options ask for, by the rules of 4.34.
+
+    Raises:
+        InputError: a draft or DoLa for a way of decoding that cannot have it.
+    """
+    mode = _mode_alone(config)
+    plain = mode in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+    assisted = assistant or config.prompt_lookup_num_tokens is not None
+    asked = "assistant_model" if assistant else "prompt_lookup_num_tokens"
+    if assisted and not plain:
+        raise InputError(
+            f"`{asked}` drafts tokens for greedy search and sampling, but the other options ask for {mode}. "
+            "Leave out one or the other."
+        )
+    if assistant and config.prompt_lookup_num_tokens is not None:
+        raise InputError("Both `assistant_model` and `prompt_lookup_num_tokens` draft tokens; choose one.")
+    if config.dola_layers is not None and (assisted or not plain):
+        raise InputError(
+            "`dola_layers` changes the scores of greedy search and sampling, but the other options ask for "
+            f"{GenerationMode.ASSISTED_GENERATION if assisted else mode}. Leave out one or the other."
+        )
+    return GenerationMode.ASSISTED_GENERATION if assisted else mode
+
+
+def _mode_alone(config: GenerationConfig) -> GenerationMode:
+    """Return the way of decoding without what may be added to it."""
     if config.constraints is not None or config.force_words_ids is not None:
         return GenerationMode.CONSTRAINED_BEAM_SEARCH
     if config.num_beams > 1:
@@ -42,8 +73,6 @@ def choose_mode(config: GenerationConfig, assistant: bool = False) -> Generation
         return GenerationMode.BEAM_SAMPLE if config.do_sample else GenerationMode.BEAM_SEARCH
     if not config.do_sample and (config.top_k or 0) > 1 and (config.penalty_alpha or 0) > 0:
         return GenerationMode.CONTRASTIVE_SEARCH
-    if assistant:
-        return GenerationMode.ASSISTED_GENERATION
     return GenerationMode.SAMPLE if config.do_sample else GenerationMode.GREEDY_SEARCH
 
 
@@ -57,21 +86,17 @@ def refuse_unavailable(config: GenerationConfig, mode: GenerationMode) -> None:
         ways = " and ".join(AVAILABLE_MODES)
         raise InputError(
             f"These options ask for {mode}, which this release does not have; it has {ways}. Leave out "
-            "num_beams, constraints, force_words_ids, penalty_alpha and assistant_model."
-        )
-    if config.guidance_scale is not None and config.guidance_scale != 1:
-        raise InputError(
-            f"`guidance_scale` ({config.guidance_scale}) asks for classifier-free guidance, which this "
-            "release does not have. Leave it out."
+            "num_beams, constraints and force_words_ids."
         )
     if config.encoder_no_repeat_ngram_size:
         raise InputError(
             "`encoder_no_repeat_ngram_size` needs a model with an encoder, and GPT-2 is a decoder. "
             "`no_repeat_ngram_size` works on the prompt and the text."
         )
-    if config.low_memory:
+    if config.low_memory and mode is not GenerationMode.CONTRASTIVE_SEARCH:
         raise InputError(
-            "`low_memory` belongs to contrastive search, which this release does not have. Leave it out."
+            f"`low_memory` belongs to contrastive search, but the options ask for {mode}. Pass penalty_alpha "
+            "and top_k above 1 too, or leave it out."
         )
     if config.generation_kwargs:
         raise InputError(
@@ -103,6 +128,11 @@ def check_relations(config: GenerationConfig) -> None:
     if config.constraints is not None and (config.do_sample or groups != 1):
         raise InputError("`constraints` go with neither `do_sample=True` nor `num_beam_groups` other than 1.")
     if config.diversity_penalty or groups != 1:
+        if groups == 1:
+            raise InputError(
+                f"`diversity_penalty` ({config.diversity_penalty}) keeps groups of beams apart, and there is one "
+                "group. Pass `num_beam_groups` above 1, or leave it out."
+            )
         if config.do_sample:
             raise InputError(
                 "Group beam search (`num_beam_groups`, `diversity_penalty`) needs `do_sample=False`."
@@ -111,7 +141,7 @@ def check_relations(config: GenerationConfig) -> None:
             raise InputError(
                 f"`num_beams` ({config.num_beams}) has to be a multiple of `num_beam_groups` ({groups})."
             )
-        if not config.diversity_penalty:
+        if not config.diversity_penalty or config.diversity_penalty < 0:
             raise InputError(
                 "Group beam search needs a `diversity_penalty` above 0, or all groups are the same."
             )

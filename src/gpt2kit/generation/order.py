@@ -24,6 +24,8 @@ def processors_of(
 ) -> tuple[r.Rule, ...]:
     """Return the rules that the options ask for in every way of decoding; raise on a bad number."""
     found: list[r.Rule] = []
+    if config.guidance_scale not in (None, 1):
+        found.append(r.Guidance(config.guidance_scale))
     if config.sequence_bias is not None:
         found.append(r.SequenceBias(config.sequence_bias))  # type: ignore[arg-type]  # checked there
     if config.num_beams > 1 and config.num_beam_groups > 1 and config.diversity_penalty:

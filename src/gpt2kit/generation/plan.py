@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import rules as r
 from gpt2kit.generation import stops as ends
+from gpt2kit.generation.beams import Beams, plan_beams
 from gpt2kit.generation.mode import AVAILABLE_MODES, GenerationMode, choose_mode, refuse_unavailable
 from gpt2kit.generation.order import check_vocabulary, end_tokens, processors_of, warpers_of
+from gpt2kit.generation.way import Assistance, Contrast, dola_candidates
 
 if TYPE_CHECKING:
     from gpt2kit.generation.config import GenerationConfig
@@ -48,6 +50,10 @@ class GenerationPlan:
         use_cache: Whether keys and values of earlier tokens are kept.
         warnings: What the user should change, for `warnings.warn`.
         remarks: What was decided for the user, for the log.
+        beams: The numbers of the beams, in the modes that have any.
+        contrast: The numbers of contrastive search, in that mode.
+        assistance: The numbers of assisted decoding, in that mode.
+        dola: Layers that DoLa may contrast the last one with; empty without DoLa.
     """
 
     mode: GenerationMode
@@ -67,6 +73,10 @@ class GenerationPlan:
     use_cache: bool
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    beams: Beams | None = None
+    contrast: Contrast | None = None
+    assistance: Assistance | None = None
+    dola: tuple[int, ...] = ()
 
     @property
     def max_new_tokens(self) -> int:
@@ -110,6 +120,14 @@ class GenerationPlan:
         lines.append(
             _line("cache", kept if self.use_cache else "none: the whole text is computed for every token")
         )
+        if self.beams is not None:
+            lines.insert(1, _line("beams", str(self.beams)))
+        for way in (self.contrast, self.assistance):
+            if way is not None:
+                lines.insert(1, _line("", str(way)))
+        if self.dola:
+            layers = ", ".join(map(str, self.dola))
+            lines.insert(1, _line("", f"by what the last layer adds to the most different of {layers}"))
         lines.extend(_line("note", text) for text in (*self.warnings, *self.remarks))
         return "\n".join(lines)
 
@@ -132,6 +150,11 @@ def make_plan(
     max_length_given: bool = False,
     prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None,
     assistant: bool = False,
+    streaming: bool = False,
+    prompts: Sequence[Sequence[int]] = (),
+    negative_positions: int | None = None,
+    n_layer: int | None = None,
+    tied: bool = True,
 ) -> GenerationPlan:
     """Decide everything about a generation that can be decided before a model is run.
 
@@ -145,6 +168,11 @@ def make_plan(
         max_length_given: Whether `max_length` was an argument of the call, and not a default.
         prefix_allowed_tokens_fn: The user's function (row, ids) -> allowed ids.
         assistant: Whether a second model was given for assisted decoding.
+        streaming: Whether a streamer waits for the tokens.
+        prompts: The tokens of each prompt; only constraints look at them.
+        negative_positions: Tokens of the negative prompt of guidance, if there is one.
+        n_layer: Layers of the model; DoLa needs the number.
+        tied: Whether the model's head is its embeddings, which DoLa asks too.
 
     Raises:
         InputError: an option that cannot be honoured, and what to do instead.
@@ -155,10 +183,20 @@ def make_plan(
     positions = prompt_length if prompt_positions is None else prompt_positions
     max_length = _choose_max_length(config, prompt_length, positions, n_positions)
     _check_min_lengths(config, prompt_length, max_length)
+    _check_guidance(config, negative_positions, max_length - prompt_length, n_positions)
     eos = end_tokens(config)
     reachable = tuple(i for i in eos if i < vocab_size)
     processors = processors_of(config, prompt_length, max_length, reachable, prefix_allowed_tokens_fn)
     check_vocabulary(processors, vocab_size)
+    beams = plan_beams(
+        config,
+        mode,
+        rules=processors,
+        max_new_tokens=max_length - prompt_length,
+        vocab_size=vocab_size,
+        prompts=prompts,
+        streaming=streaming,
+    )
     stops: list[ends.Stop] = [ends.MaxLength(max_length)]
     if eos:
         stops.append(ends.EosTokens(eos))
@@ -167,7 +205,10 @@ def make_plan(
     if config.stop_strings is not None:
         stops.append(ends.StopStrings(config.stop_strings))  # type: ignore[arg-type]  # made a tuple there
     rows = batch_size * config.num_return_sequences
+    side_by_side = rows if beams is None else batch_size * max(config.num_return_sequences, beams.groups)
     sampled = bool(config.do_sample)
+    contrast = _contrast(config, mode, vocab_size)
+    assistance = _assistance(config, mode, rows)
     return GenerationPlan(
         mode=mode,
         sampled=sampled,
@@ -182,10 +223,14 @@ def make_plan(
         renormalize=bool(config.renormalize_logits),
         stops=tuple(stops),
         eos_token_ids=eos,
-        pad_token_id=_choose_padding(config, eos, rows, bool(reachable), vocab_size),
+        pad_token_id=_choose_padding(config, eos, side_by_side, bool(reachable), vocab_size),
         use_cache=bool(config.use_cache),
-        warnings=tuple(_warnings(config, max_length_given)),
+        warnings=(*_warnings(config, max_length_given), *_unread(config, mode, assistant)),
         remarks=tuple(_remarks(config, eos, max_length_given)),
+        beams=beams,
+        contrast=contrast,
+        assistance=assistance,
+        dola=_dola(config, n_layer, tied),
     )
 
 
@@ -230,6 +275,59 @@ def _check_min_lengths(config: GenerationConfig, prompt_length: int, max_length:
         )
 
 
+def _check_guidance(
+    config: GenerationConfig, negative: int | None, new_tokens: int, n_positions: int
+) -> None:
+    if config.guidance_scale in (None, 1):
+        if negative is not None:
+            raise InputError(
+                "`negative_prompt_ids` tell guidance what to lead away from, but there is no guidance "
+                f"(guidance_scale={config.guidance_scale}). Pass guidance_scale, above 1 to lead away."
+            )
+        return
+    needed = (negative or 1) + new_tokens - 1  # the last new token is never read
+    if needed > n_positions:
+        raise LengthError(
+            f"The negative prompt of {negative or 1} token(s) and {new_tokens} new one(s) need {needed} "
+            f"positions, but the model has n_positions={n_positions}. Shorten it or lower max_new_tokens."
+        )
+
+
+# ---------------------------------------------------------------------- numbers of one way of decoding
+
+
+def _contrast(config: GenerationConfig, mode: GenerationMode, vocab_size: int) -> Contrast | None:
+    if mode is not GenerationMode.CONTRASTIVE_SEARCH or config.top_k is None or config.penalty_alpha is None:
+        return None
+    contrast = Contrast(int(config.top_k), float(config.penalty_alpha), bool(config.low_memory))
+    contrast.check(vocab_size, bool(config.use_cache))
+    return contrast
+
+
+def _assistance(config: GenerationConfig, mode: GenerationMode, rows: int) -> Assistance | None:
+    if mode is not GenerationMode.ASSISTED_GENERATION:
+        return None
+    if rows != 1:
+        raise InputError(
+            f"Assisted decoding writes one text at a time, but {rows} were asked for (prompts times "
+            "num_return_sequences). Call it for each."
+        )
+    if not config.use_cache:
+        raise InputError("Assisted decoding requires `use_cache=True`: a draft is checked on top of a past.")
+    lookup = config.prompt_lookup_num_tokens
+    if lookup is not None:
+        return Assistance(lookup, by_lookup=True, longest=config.max_matching_ngram_size or 2)
+    return Assistance(config.num_assistant_tokens, config.num_assistant_tokens_schedule)
+
+
+def _dola(config: GenerationConfig, n_layer: int | None, tied: bool) -> tuple[int, ...]:
+    if config.dola_layers is None:
+        return ()
+    if n_layer is None:
+        raise InputError("`dola_layers` chooses among the layers of a model: pass n_layer to make_plan too.")
+    return dola_candidates(config.dola_layers, n_layer, tied)
+
+
 # ---------------------------------------------------------------------- padding and what to tell
 
 
@@ -264,6 +362,27 @@ def _warnings(config: GenerationConfig, max_length_given: bool) -> list[str]:
             "`decoder_start_token_id` is read by models with an encoder only; GPT-2 starts with the prompt."
         )
     return found
+
+
+def _unread(config: GenerationConfig, mode: GenerationMode, assistant: bool) -> list[str]:
+    """Tell of options that another way of decoding would read."""
+    readers = {
+        "penalty_alpha": (
+            mode is GenerationMode.CONTRASTIVE_SEARCH,
+            "contrastive search (top_k above 1, no sampling, no beams)",
+        ),
+        "num_assistant_tokens": (assistant, "assisted decoding by an assistant_model"),
+        "num_assistant_tokens_schedule": (assistant, "assisted decoding by an assistant_model"),
+        "max_matching_ngram_size": (
+            config.prompt_lookup_num_tokens is not None,
+            "assisted decoding by prompt_lookup_num_tokens",
+        ),
+    }
+    return [
+        f"`{name}` is set to `{getattr(config, name)}`, but only {way} reads it, and this is {mode}."
+        for name, (is_read, way) in readers.items()
+        if getattr(config, name) and not is_read
+    ]
 
 
 def _remarks(config: GenerationConfig, eos: tuple[int, ...], max_length_given: bool) -> list[str]:

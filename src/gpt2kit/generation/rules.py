@@ -32,6 +32,7 @@ __all__ = [
     "ForceTokens",
     "ForcedBOS",
     "ForcedEOS",
+    "Guidance",
     "HammingDiversity",
     "LogitNormalization",
     "MinLength",
@@ -54,6 +55,18 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------- processors, in 4.34's order
+
+
+@dataclass(frozen=True)
+class Guidance(Rule):
+    """Lead the scores away from those of the same text after another prompt."""
+
+    guidance_scale: float
+    option: ClassVar[str] = "guidance_scale"
+    text: ClassVar[str] = "{guidance_scale:g} times as far from the negative prompt's log-probabilities"
+
+    def __post_init__(self) -> None:
+        check_real(self.option, self.guidance_scale, lambda x: abs(x) < float("inf"), "a finite number")
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gpt2kit.errors import LengthError
+from gpt2kit.errors import InputError, LengthError
 
 if TYPE_CHECKING:
     from gpt2kit.config import GPT2Config
 
-__all__ = ["GPT2Cache", "append"]
+__all__ = ["GPT2Cache", "append", "cache_of"]
 
 # A room that must grow gets this many positions more at least, so that short texts do not copy at every step.
 SMALLEST_GROWTH = 64
@@ -215,3 +215,17 @@ class GPT2Cache(tuple):
             for layer, (key, value) in enumerate(self):
                 room.write(layer, 0, key, value)
         return room
+
+
+def cache_of(outputs: Any, way: str) -> GPT2Cache:
+    """Return the cache that a model gave, for a way of decoding that cannot do without.
+
+    Raises:
+        InputError: there is none.
+    """
+    if outputs.past_key_values is None:
+        raise InputError(
+            f"{way} goes on from keys and values, and this model returned none: gradient checkpointing while "
+            "training switches them off. Call model.eval()."
+        )
+    return GPT2Cache.from_legacy(outputs.past_key_values)

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import InputError
+from gpt2kit.generation.way import Contrast
 from gpt2kit.outputs import ModelOutput
-from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.cache import GPT2Cache, cache_of
 from gpt2kit.torch.prompt import Prompt
 from gpt2kit.torch.record import Record
 from gpt2kit.torch.search import (
@@ -32,7 +33,7 @@ from gpt2kit.torch.search import (
     step,
 )
 
-__all__ = ["Contrast", "ContrastiveSearchDecoderOnlyOutput", "contrastive_search"]
+__all__ = ["ContrastiveSearchDecoderOnlyOutput", "contrastive_search"]
 
 _NEVER = -float("inf")
 
@@ -53,21 +54,6 @@ class ContrastiveSearchDecoderOnlyOutput(ModelOutput):
     scores: tuple[Tensor, ...] | None = None
     attentions: tuple[tuple[Tensor, ...], ...] | None = None
     hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The numbers of contrastive search.
-
-    Attributes:
-        top_k: Candidates of a step.
-        penalty_alpha: How much resemblance counts, from 0 to 1.
-        one_by_one: Whether the candidates are read one after the other (`low_memory`).
-    """
-
-    top_k: int
-    penalty_alpha: float
-    one_by_one: bool = False
 
 
 @dataclass
@@ -130,7 +116,7 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
     past = GPT2Cache.empty(model.config, capacity=min(room, model.config.n_positions))
     first = replace(how, use_cache=True, record=_with_states(how.record))
     outputs = step(model, prompt, draft, past, prompt.embeds, first)
-    past = _cache_of(outputs)
+    past = cache_of(outputs, "Contrastive search")
     context = _Context(outputs.hidden_states[-1], prompt.mask, how.max_length - draft.length)
     read = _Read(outputs.logits[:, -1, :], outputs.hidden_states, outputs.attentions)
     record = how.record or Record()
@@ -211,7 +197,7 @@ def _read_candidates(
             output_hidden_states=True,
             logits_to_keep=width,
         )
-        past = _cache_of(outputs)
+        past = cache_of(outputs, "Contrastive search")
         read.append(_Read(outputs.logits, outputs.hidden_states, _own_places(outputs.attentions, start)))
     if len(read) == 1:
         return read[0], past
@@ -300,12 +286,3 @@ def _check_prompt(prompt: Prompt) -> None:
             "Contrastive search compares each candidate with the hidden states of the whole text, and "
             "past_key_values do not hold them. Leave past_key_values out."
         )
-
-
-def _cache_of(outputs: Any) -> GPT2Cache:
-    if outputs.past_key_values is None:
-        raise InputError(
-            "Contrastive search goes on from keys and values, and this model returned none: gradient "
-            "checkpointing while training switches them off. Call model.eval()."
-        )
-    return GPT2Cache.from_legacy(outputs.past_key_values)

@@ -22,7 +22,11 @@ from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
 from gpt2kit.generation.order import end_tokens
 from gpt2kit.generation.stops import StopStrings
+from gpt2kit.torch.assisted import assisted_generation
+from gpt2kit.torch.contrastive import contrastive_search
+from gpt2kit.torch.draft import check_assistant, drafter_of
 from gpt2kit.torch.logits import LogitNormalization, LogitsProcessorList, processor_of
+from gpt2kit.torch.processor import Setting
 from gpt2kit.torch.prompt import Prompt, make_prompt
 from gpt2kit.torch.record import Record
 from gpt2kit.torch.search import Search, search, streaming
@@ -41,7 +45,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-_NO_GUIDANCE = "this release has no guidance. Leave it out"
 # The options that `greedy_search` and `sample` read; the rest is made by the caller.
 _OPTIONS_BY_HAND = (
     "pad_token_id",
@@ -106,10 +109,11 @@ class GenerationMixin:
             stopping_criteria: Reasons of the user's own to end the text.
             prefix_allowed_tokens_fn: (row, tokens so far) -> the ids that may follow.
             synced_gpus: Not there: a generation runs in one process.
-            assistant_model: Not there yet.
+            assistant_model: A smaller model of the same vocabulary, which drafts tokens for this one.
             streamer: Gets the prompt, then every token as it is made.
-            negative_prompt_ids: Not there yet.
-            negative_prompt_attention_mask: Not there yet.
+            negative_prompt_ids: What `guidance_scale` leads away from, [B, n]; by default the last token of
+                the prompt.
+            negative_prompt_attention_mask: 0 where that is padding, [B, n].
             **kwargs: Options that override `generation_config`; `tokenizer`, which `stop_strings` needs; and
                 arguments of the model such as `attention_mask`, `inputs_embeds` or `past_key_values`.
 
@@ -130,11 +134,12 @@ class GenerationMixin:
         """
         with streaming(streamer):
             _refuse(synced_gpus, "synced_gpus", "a generation runs in one process. Leave it out")
-            _refuse(negative_prompt_ids, "negative_prompt_ids", _NO_GUIDANCE)
-            _refuse(negative_prompt_attention_mask, "negative_prompt_attention_mask", _NO_GUIDANCE)
             tokenizer = kwargs.pop("tokenizer", None)
             config, model_kwargs = self._options(generation_config, kwargs)
             prompt = self._prompt(inputs, model_kwargs, config)
+            negative = self._negative(negative_prompt_ids, negative_prompt_attention_mask, prompt)
+            if assistant_model is not None:
+                check_assistant(assistant_model, self)
             plan = make_plan(
                 config,
                 prompt_length=prompt.ids.shape[1],
@@ -145,11 +150,15 @@ class GenerationMixin:
                 max_length_given=kwargs.get("max_length") is not None,
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 assistant=assistant_model is not None,
+                negative_positions=None if negative is None else negative.positions,
+                n_layer=self.config.n_layer,
+                tied=self.config.tie_word_embeddings,
             )
             prompt.check_places(plan.max_new_tokens, plan.n_positions)
+            setting = Setting(prompt.ids, self, negative, plan.use_cache)
             how = Search(
                 max_length=plan.max_length,
-                processors=_processors(plan, prompt, logits_processor or []),
+                processors=_processors(plan, setting, logits_processor or []),
                 sampled=plan.sampled,
                 criteria=_criteria(plan, tokenizer, stopping_criteria or []),
                 pad_token_id=plan.pad_token_id,
@@ -157,7 +166,8 @@ class GenerationMixin:
                 record=_record(config),
                 streamer=streamer,
                 own_code=bool(logits_processor or stopping_criteria or prefix_allowed_tokens_fn),
-                warpers=_warpers(plan, prompt),
+                warpers=_warpers(plan, setting),
+                assistant=assistant_model,
             )
             for text in plan.warnings:
                 warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past torch's decorator
@@ -276,6 +286,22 @@ class GenerationMixin:
             eos_token_ids=end_tokens(config),
         )
 
+    def _negative(self, ids: Tensor | None, mask: Tensor | None, prompt: Prompt) -> Prompt | None:
+        """Return the negative prompt of guidance, checked as the prompt itself is."""
+        if ids is None:
+            _refuse(mask, "negative_prompt_attention_mask", "negative_prompt_ids did not come")
+            return None
+        try:
+            negative = make_prompt(self, ids, {"attention_mask": mask})
+        except InputError as error:
+            raise InputError(f"negative_prompt_ids: {error}") from None
+        if len(negative.ids) != len(prompt.ids):
+            raise InputError(
+                f"negative_prompt_ids have {len(negative.ids)} row(s) and the prompt {len(prompt.ids)}; give "
+                "one for each prompt."
+            )
+        return negative
+
     def _search_by_hand(
         self,
         sampled: bool,
@@ -330,25 +356,39 @@ def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPla
     return search(model, prompt.repeat(plan.returns), how)
 
 
+def _contrastive(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
+    """Run contrastive search."""
+    assert plan.contrast is not None
+    return contrastive_search(model, prompt, how, plan.contrast)
+
+
+def _assisted(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
+    """Run assisted decoding, with drafts of a model or of the text itself."""
+    assert plan.assistance is not None
+    return assisted_generation(model, prompt, how, drafter_of(plan.assistance, prompt, how, plan))
+
+
 # What runs each way of decoding: (model, prompt, how, plan) -> tokens or an output.
 RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan], Any]] = {
     GenerationMode.GREEDY_SEARCH: _token_by_token,
     GenerationMode.SAMPLE: _token_by_token,
+    GenerationMode.CONTRASTIVE_SEARCH: _contrastive,
+    GenerationMode.ASSISTED_GENERATION: _assisted,
 }
 
 
-def _processors(plan: GenerationPlan, prompt: Prompt, own: Sequence[Any]) -> LogitsProcessorList:
+def _processors(plan: GenerationPlan, setting: Setting, own: Sequence[Any]) -> LogitsProcessorList:
     """Return the rules of the plan with the user's own behind them, as in 4.34."""
-    made = LogitsProcessorList(processor_of(rule, prompt.ids) for rule in plan.processors)
+    made = LogitsProcessorList(processor_of(rule, setting) for rule in plan.processors)
     _refuse_twice(made, own, "logits processor")
     normalize = [LogitNormalization()] if plan.renormalize else []
     return LogitsProcessorList([*made, *own, *normalize])
 
 
-def _warpers(plan: GenerationPlan, prompt: Prompt) -> LogitsProcessorList:
+def _warpers(plan: GenerationPlan, setting: Setting) -> LogitsProcessorList:
     """Return the rules of sampling; none where nothing is drawn."""
     normalize = [LogitNormalization()] if plan.renormalize and plan.sampled else []
-    return LogitsProcessorList([*(processor_of(rule, prompt.ids) for rule in plan.warpers), *normalize])
+    return LogitsProcessorList([*(processor_of(rule, setting) for rule in plan.warpers), *normalize])
 
 
 def _criteria(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> StoppingCriteriaList:

@@ -17,7 +17,8 @@ from torch import Tensor
 from gpt2kit.errors import InputError
 from gpt2kit.generation import rules
 from gpt2kit.torch.diversity import HammingDiversityLogitsProcessor
-from gpt2kit.torch.processor import LogitsProcessor, LogitsProcessorList
+from gpt2kit.torch.guidance import UnbatchedClassifierFreeGuidanceLogitsProcessor, guided
+from gpt2kit.torch.processor import LogitsProcessor, LogitsProcessorList, Setting
 from gpt2kit.torch.warpers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -58,6 +59,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor",
     "processor_of",
 ]
 
@@ -339,14 +341,14 @@ class LogitNormalization(LogitsProcessor, LogitsWarper):
 
 # ---------------------------------------------------------------------- from rule to processor
 
-# The prompt [B, T] is what a rule may need besides its numbers.
-PROCESSOR_OF: dict[type[rules.Rule], Callable[[Any, Tensor], LogitsProcessor | LogitsWarper]] = {
+PROCESSOR_OF: dict[type[rules.Rule], Callable[[Any, Setting], LogitsProcessor | LogitsWarper]] = {
+    rules.Guidance: guided,
     rules.SequenceBias: lambda rule, _: SequenceBiasLogitsProcessor(rule.sequence_bias),
     rules.HammingDiversity: lambda rule, _: HammingDiversityLogitsProcessor(
         rule.diversity_penalty, rule.num_beams, rule.num_beam_groups
     ),
-    rules.EncoderRepetitionPenalty: lambda rule, prompt: EncoderRepetitionPenaltyLogitsProcessor(
-        rule.penalty, prompt
+    rules.EncoderRepetitionPenalty: lambda rule, at: EncoderRepetitionPenaltyLogitsProcessor(
+        rule.penalty, at.prompt
     ),
     rules.RepetitionPenalty: lambda rule, _: RepetitionPenaltyLogitsProcessor(rule.penalty),
     rules.NoRepeatNGram: lambda rule, _: NoRepeatNGramLogitsProcessor(rule.ngram_size),
@@ -384,14 +386,14 @@ PROCESSOR_OF: dict[type[rules.Rule], Callable[[Any, Tensor], LogitsProcessor | L
 }
 
 
-def processor_of(rule: rules.Rule, prompt: Tensor) -> LogitsProcessor | LogitsWarper:
+def processor_of(rule: rules.Rule, at: Setting) -> LogitsProcessor | LogitsWarper:
     """Return the code of a rule.
 
     Args:
         rule: What shall happen to the scores.
-        prompt: The prompt's tokens, [B, T].
+        at: What else it may need.
     """
-    return PROCESSOR_OF[type(rule)](rule, prompt)
+    return PROCESSOR_OF[type(rule)](rule, at)
 
 
 # ---------------------------------------------------------------------- what several rules do

@@ -6,13 +6,15 @@ Dimensions: B rows of text, T tokens so far, V vocabulary.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from gpt2kit.errors import InputError
+from gpt2kit.torch.prompt import Prompt
 
-__all__ = ["LogitsProcessor", "LogitsProcessorList"]
+__all__ = ["LogitsProcessor", "LogitsProcessorList", "Setting"]
 
 
 class LogitsProcessor:
@@ -43,3 +45,20 @@ class LogitsProcessorList(list):
                 processor(input_ids, scores, **kwargs) if wanted else processor(input_ids, scores)
             )  # [B, V]
         return scores
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the code of a rule may need besides the rule's numbers.
+
+    Attributes:
+        prompt: The prompt's tokens, [B, T].
+        model: What writes the text; guidance asks it for other scores.
+        negative: The negative prompt of guidance.
+        use_cache: Whether keys and values are kept.
+    """
+
+    prompt: Tensor
+    model: Any = None
+    negative: Prompt | None = None
+    use_cache: bool = True

@@ -51,6 +51,7 @@ class Search:
         streamer: Gets every token as it is made.
         own_code: Whether processors or criteria of the user's see the text.
         warpers: Rules of sampling, which come after the processors; empty where nothing is drawn.
+        assistant: The model that drafts for assisted decoding.
     """
 
     max_length: int
@@ -63,6 +64,7 @@ class Search:
     streamer: BaseStreamer | None = None
     own_code: bool = False
     warpers: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    assistant: Any = None
 
 
 class Draft:

@@ -456,7 +456,7 @@ def test_a_reader_in_another_thread_does_not_hang_on_an_error(model: GPT2LMHeadM
         ({"inputs": IDS, "labels": IDS}, "labels"),
         ({"inputs": IDS, "to_dict": 3}, "to_dict"),
         ({"inputs": IDS, "synced_gpus": True}, "synced_gpus"),
-        ({"inputs": IDS, "assistant_model": object()}, "assisted_generation"),
+        ({"inputs": IDS, "assistant_model": object()}, "has to be a language model"),
         ({"inputs": IDS, "negative_prompt_ids": IDS}, "negative_prompt_ids"),
         ({"inputs": IDS, "num_beams": 3}, "beam_search"),
         ({"inputs": IDS, "do_sample": True, "temperature": -1.0}, "temperature"),
