@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral
@@ -15,6 +16,7 @@ from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation.mode import check_relations
 from gpt2kit.generation.order import end_tokens, processors_of, warpers_of
+from gpt2kit.generation.rule import check_real
 from gpt2kit.generation.stops import MaxTime, StopStrings
 from gpt2kit.generation.way import check_way
 from gpt2kit.hub import HubOptions, locate
@@ -401,6 +403,9 @@ def _check_numbers(config: GenerationConfig) -> None:
     if config.max_time is not None:
         MaxTime(config.max_time)
     check_way(config)
+    for name in ("length_penalty", "diversity_penalty"):
+        if getattr(config, name) is not None:
+            check_real(name, getattr(config, name), math.isfinite, "a number")
     if config.stop_strings is not None:
         StopStrings(config.stop_strings)  # type: ignore[arg-type]  # made a tuple there
     # An end token may be given later, with the call; until then any will do.

@@ -164,6 +164,24 @@ class GPT2Cache(tuple):
             pairs.append((key, value) if room is None else room.write(layer, 0, key, value))
         return GPT2Cache(pairs, room)
 
+    def reorder_(self, rows: Tensor, start: int) -> None:
+        """Take sequences `rows` of the batch in place, from position `start` on; only for the only owner.
+
+        What lies before `start` has to be the same in a sequence and in the one that it goes on from.
+
+        Args:
+            rows: For each sequence the one that it goes on from, [B].
+            start: The first position that may differ.
+        """
+        into = torch.arange(len(rows), device=rows.device)  # [B]
+        if rows.is_cpu:  # elsewhere, asking which ones move would wait for the device
+            into = into[rows != into]  # [sequences that move]
+        source = rows[into]
+        if len(into):
+            for pair in self:
+                for tensor in pair:
+                    tensor[into, :, start:] = tensor[source, :, start:]  # [moved, H, S - start, K]
+
     def crop(self, length: int) -> GPT2Cache:
         """Keep the first `length` positions, or all but the last `-length` if it is negative; a new cache."""
         length = length if length >= 0 else max(self.get_seq_length() + length, 0)

@@ -47,23 +47,27 @@ class Prompt:
         """Return every prompt `times` times in a row, for that many texts each."""
         if times == 1:
             return self
+        rows = torch.arange(len(self.ids), device=self.ids.device)  # [B]
+        return self.take(rows.repeat_interleave(times))
+
+    def take(self, rows: Tensor) -> Prompt:
+        """Return the prompts of these rows, in their order and as often as they are named."""
         B = self.ids.shape[0]
 
-        def repeated(value: Any) -> Any:
+        def taken(value: Any) -> Any:
             per_row = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == B
-            return value.repeat_interleave(times, dim=0) if per_row else value  # [B * times, ...]
+            return value.index_select(0, rows.to(value.device)) if per_row else value  # [rows, ...]
 
-        rows = torch.arange(B, device=self.ids.device).repeat_interleave(times)  # [B * times]
         return replace(
             self,
-            ids=repeated(self.ids),
-            mask=repeated(self.mask),
-            embeds=repeated(self.embeds),
-            position_ids=repeated(self.position_ids),
-            token_type_ids=repeated(self.token_type_ids),
+            ids=taken(self.ids),
+            mask=taken(self.mask),
+            embeds=taken(self.embeds),
+            position_ids=taken(self.position_ids),
+            token_type_ids=taken(self.token_type_ids),
             past=None if self.past is None else self.past.reorder(rows),
             # A head mask is about heads, whatever its first size is.
-            passed_on={k: v if k == "head_mask" else repeated(v) for k, v in self.passed_on.items()},
+            passed_on={k: v if k == "head_mask" else taken(v) for k, v in self.passed_on.items()},
         )
 
     def check_places(self, new_tokens: int, n_positions: int) -> None:

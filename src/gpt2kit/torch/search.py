@@ -102,6 +102,13 @@ class Draft:
         self.length += 1
         self.positions += 1
 
+    def take(self, rows: Tensor) -> None:
+        """Keep the texts of these rows, in their order and as often as they are named."""
+        for name in ("ids", "mask", "types", "places"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value.index_select(0, rows))  # [rows, ...]
+
     def inputs(self) -> dict[str, Tensor]:
         """Return what the model reads besides the tokens, up to here."""
         found = {}
