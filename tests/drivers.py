@@ -31,14 +31,15 @@ class TorchDriver:
         weights: Mapping[str, NDArray[Any]],
         dtype: str = "float64",
         kernel: str = "auto",
+        cls: str = "GPT2LMHeadModel",
     ) -> Any:
-        """Make a language model of the given weights."""
+        """Make a model of the given weights; `cls` is the name of its class."""
         import torch
 
-        from gpt2kit.torch import GPT2LMHeadModel
+        import gpt2kit.torch as room
 
         state = {name: torch.from_numpy(values) for name, values in weights.items()}
-        return GPT2LMHeadModel.from_pretrained(
+        return getattr(room, cls).from_pretrained(
             None, config=config, state_dict=state, torch_dtype=dtype, attn_implementation=kernel
         )
 
@@ -58,15 +59,24 @@ class TorchDriver:
         return {**self._arrays(output), "past": output.past_key_values}
 
     def gradients(self, model: Any, **inputs: Any) -> tuple[Arrays, Arrays]:
-        """Return the output of a call and the gradients of its loss, of a head mask too."""
+        """Return the output of a call and the gradients of its losses, of a head mask too.
+
+        What the losses do not depend on has gradients of zero.
+        """
+        import torch
+
         tensors = self._tensors(model, inputs)
         wanted = dict(model.named_parameters())
         if "head_mask" in tensors:
             wanted["head_mask"] = tensors["head_mask"].requires_grad_()
         model.zero_grad()
         output = model(**tensors)
-        output.loss.backward()
-        return self._arrays(output), {name: tensor.grad.numpy() for name, tensor in wanted.items()}
+        sum(output[name] for name in ("loss", "mc_loss") if name in output).backward()
+        gradients = {
+            name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            for name, tensor in wanted.items()
+        }
+        return self._arrays(output), {name: gradient.numpy() for name, gradient in gradients.items()}
 
     def generate(self, model: Any, input_ids: NDArray[Any], **options: Any) -> NDArray[Any]:
         """Return the generated ids."""
@@ -87,8 +97,9 @@ class TorchDriver:
 
     def _arrays(self, output: Any) -> Arrays:
         def array(value: Any) -> NDArray[Any]:
-            if isinstance(value, tuple):
-                return np.stack([array(item) for item in value])
+            if isinstance(value, tuple):  # of choices, the last hidden states alone have their own axis
+                items = [array(item) for item in value]
+                return np.stack([item.reshape(items[0].shape) for item in items])
             return value.detach().numpy()
 
         return {name: array(value) for name, value in output.items()}

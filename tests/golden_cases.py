@@ -20,6 +20,7 @@ __all__ = [
     "PROJECTIONS",
     "STEPS",
     "arguments",
+    "call_inputs",
     "call_names",
     "config_of",
     "fingerprint",
@@ -41,6 +42,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "steps": {"padding": "left"},
     "token_types": {"token_types": True},
     "head_mask": {"head_mask": True},
+    "head_mask_row": {"head_mask_row": True},
+    "embeds": {"embeds": True},
     "one_token": {"length": 1},
     "all_positions": {"length": 13},
 }
@@ -50,6 +53,7 @@ _EVERY_CASE = ("plain", "left", "steps", "head_mask")
 _ALL_CALLS = ("default", "cross_attention_all_switches")
 # A gradient is kept as its products with so many random vectors: an error in any entry shows in each of them.
 PROJECTIONS = 3
+WITH_GRADIENTS = ("plain", "left", "blind", "head_mask", "head_mask_row")
 # What a golden keeps of most calls; the plain call of each case keeps everything.
 _BRIEF = ("logits", "loss")
 
@@ -72,7 +76,7 @@ def config_of(case: str, **changes: Any) -> GPT2Config:
 
 def arguments(config: GPT2Config, call: str) -> Arrays:
     """Return the arguments of a call, labels included; the first label of each row is to be left out."""
-    arrays = make_inputs(config, **CALLS[call]).as_dict()
+    arrays = call_inputs(config, **CALLS[call])
     labels = np.random.default_rng(7).integers(0, config.vocab_size, arrays["input_ids"].shape)
     labels[:, :2] = -100  # the first is never predicted, the second is left out by its number
     if "attention_mask" in arrays and call != "blind":
@@ -80,6 +84,26 @@ def arguments(config: GPT2Config, call: str) -> Arrays:
         labels[:, 1:][~(seen[:, 1:] & seen[:, :-1])] = -100
     if labels.shape[1] > 2:
         arrays["labels"] = labels
+    if "inputs_embeds" in arrays:
+        del arrays["input_ids"]
+    return arrays
+
+
+def call_inputs(
+    config: GPT2Config,
+    *,
+    embeds: bool = False,
+    head_mask: bool = False,
+    head_mask_row: bool = False,
+    **wishes: Any,
+) -> Arrays:
+    """Return the arguments of a call; `embeds` stand beside the tokens, a head mask is of 1 or 2 dimensions."""
+    arrays = make_inputs(config, head_mask=head_mask or head_mask_row, **wishes).as_dict()
+    if head_mask_row:
+        arrays["head_mask"] = arrays["head_mask"][0]  # [H]
+    if embeds:
+        shape = (*arrays["input_ids"].shape, config.n_embd)
+        arrays["inputs_embeds"] = np.random.default_rng(5).normal(size=shape).astype(np.float32)  # [B, T, D]
     return arrays
 
 
@@ -120,11 +144,12 @@ def requests() -> Iterator[tuple[str, dict[str, Any], Arrays]]:
         if (case, call) == ("default", "steps"):
             keep = ("logits", "past_key_values")
         request = {
+            "class": "GPT2LMHeadModel",
             "config": config.to_dict(),
             "dtype": recorded_dtype(config),
             "steps": STEPS if call == "steps" else None,
             "keep": keep,
-            "gradients": call in ("plain", "left", "blind", "head_mask") and "labels" in given,
+            "gradients": call in WITH_GRADIENTS and "labels" in given,
             "fingerprint": fingerprint(weights | given),
         }
         arrays = {f"weight/{name}": value for name, value in weights.items()}

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers import GPT2Config
 
 assert transformers.__version__ == "4.34.0", transformers.__version__
 
@@ -44,7 +44,7 @@ def compute(request: dict, arrays: dict) -> dict:
         k.removeprefix("weight/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("weight/")
     }
     inputs = {k.removeprefix("input/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("input/")}
-    model = GPT2LMHeadModel(config)
+    model = getattr(transformers, request["class"])(config)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
     assert set(missing) <= {"lm_head.weight"}, missing
@@ -60,11 +60,14 @@ def compute(request: dict, arrays: dict) -> dict:
         return kept(in_steps(model, inputs, request["steps"]), request["keep"])
     if "head_mask" in inputs:
         inputs["head_mask"].requires_grad_()
-    output = model(**inputs, output_attentions=True, output_hidden_states=True)
+    # A model with cross-attention and no encoder's states cannot show attentions in this version.
+    shows = not config.add_cross_attention or "encoder_hidden_states" in inputs
+    output = model(**inputs, output_attentions=shows, output_hidden_states=True)
     results = kept(output, request["keep"])
     if request["gradients"]:
-        output.loss.backward()
-        gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+        loss = sum(output[name] for name in ("loss", "mc_loss") if output.get(name) is not None)
+        loss.backward()
+        gradients = {name: gradient_of(parameter) for name, parameter in model.named_parameters()}
         results["gradients"] = np.stack([projected(name, gradients[name]) for name in sorted(gradients)])
         if "head_mask" in inputs:
             results["head_mask_gradient"] = inputs["head_mask"].grad.numpy()
@@ -90,16 +93,20 @@ def in_steps(model: torch.nn.Module, inputs: dict, steps: list) -> object:
 def kept(output: object, keep: list | None) -> dict:
     """Return the fields of an output as arrays; nested tuples are stacked."""
     results = {}
-    for name in ("loss", "logits", "past_key_values", "hidden_states", "attentions", "cross_attentions"):
-        value = getattr(output, name, None)
-        if value is None or (isinstance(value, tuple) and not value) or (keep and name not in keep):
+    for name, value in output.items():
+        if (isinstance(value, tuple) and not value) or (keep and name not in keep):
             continue
         if name == "past_key_values":
             value = torch.stack([torch.stack(pair) for pair in value])
-        elif isinstance(value, tuple):
-            value = torch.stack(value)
+        elif isinstance(value, tuple):  # of choices, the last hidden states alone have their own axis
+            value = torch.stack([item.reshape(value[0].shape) for item in value])
         results[name] = value.detach().numpy()
     return results
+
+
+def gradient_of(parameter: torch.nn.Parameter) -> np.ndarray:
+    """Return the gradient; zeros where the loss does not depend on the parameter."""
+    return np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.numpy()
 
 
 def projected(name: str, gradient: np.ndarray) -> np.ndarray:
@@ -112,20 +119,37 @@ def projected(name: str, gradient: np.ndarray) -> np.ndarray:
 def initial(out: Path) -> None:
     """Record how fresh weights are drawn: the first numbers and the statistics of each tensor."""
     results: dict = {"config": INITIAL_CONFIG, "seed": INITIAL_SEED}
-    variants = {"": {}, "untied": {"tie_word_embeddings": False}, "cross": {"add_cross_attention": True}}
-    for variant, changes in variants.items():
-        for cls in (GPT2Model, GPT2LMHeadModel):
+    every = {"": {}, "untied": {"tie_word_embeddings": False}, "cross": {"add_cross_attention": True}}
+    double = {
+        "": {},
+        "untied": every["untied"],
+        "vector": {"summary_proj_to_labels": False},
+        "no_projection": {"summary_use_proj": False},
+    }
+    variants: dict = {
+        "GPT2Model": every,
+        "GPT2LMHeadModel": every,
+        "GPT2DoubleHeadsModel": double,
+        "GPT2ForSequenceClassification": {"": {"num_labels": 7}},
+        "GPT2ForTokenClassification": {"": {"num_labels": 7}},
+        "GPT2ForQuestionAnswering": {"": {}},
+    }
+    for cls, of_class in variants.items():
+        for variant, changes in of_class.items():
             torch.manual_seed(INITIAL_SEED)
-            model = cls(GPT2Config(**INITIAL_CONFIG, **changes))
-            results[f"{cls.__name__}/{variant}"] = {
-                name: {
-                    "first": tensor.flatten()[:5].tolist(),
-                    "mean": float(tensor.mean()),
-                    "std": float(tensor.std()),
-                }
-                for name, tensor in model.state_dict().items()
+            model = getattr(transformers, cls)(GPT2Config(**INITIAL_CONFIG, **changes))
+            results[f"{cls}/{variant}"] = {
+                "changes": changes,
+                "tensors": {
+                    name: {
+                        "first": tensor.flatten()[:5].tolist(),
+                        "mean": float(tensor.mean()),
+                        "std": float(tensor.std(correction=0)),
+                    }
+                    for name, tensor in model.state_dict().items()
+                },
             }
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    out.write_text(json.dumps(results) + "\n")
 
 
 MODEL_METHODS = [
@@ -217,12 +241,19 @@ ENCODING_METHODS = [
 def signatures(out: Path) -> None:
     """Record names, kinds and defaults of the parameters of everything that users call."""
     from transformers import generation as g
+    from transformers import modeling_outputs, modeling_utils
+    from transformers.models.gpt2 import modeling_gpt2
 
     wanted: dict = {
         "GPT2Config": CONFIG_METHODS,
         "GPT2PreTrainedModel": MODEL_METHODS,
         "GPT2Model": MODEL_METHODS,
         "GPT2LMHeadModel": [*MODEL_METHODS, *GENERATING_METHODS],
+        "GPT2DoubleHeadsModel": [*MODEL_METHODS, *GENERATING_METHODS],
+        "GPT2ForSequenceClassification": MODEL_METHODS,
+        "GPT2ForTokenClassification": MODEL_METHODS,
+        "GPT2ForQuestionAnswering": MODEL_METHODS,
+        "SequenceSummary": ["__init__", "forward"],
         "GPT2Tokenizer": TOKENIZER_METHODS,
         "GPT2TokenizerFast": [*TOKENIZER_METHODS, "train_new_from_iterator", "set_truncation_and_padding"],
         "BatchEncoding": ENCODING_METHODS,
@@ -238,13 +269,23 @@ def signatures(out: Path) -> None:
         "TextStreamer": ["__init__", "put", "end", "on_finalized_text"],
         "TextIteratorStreamer": ["__init__", "on_finalized_text"],
     }
+    outputs = (
+        "BaseModelOutputWithPastAndCrossAttentions",
+        "CausalLMOutputWithCrossAttentions",
+        "GPT2DoubleHeadsModelOutput",
+        "SequenceClassifierOutputWithPast",
+        "TokenClassifierOutput",
+        "QuestionAnsweringModelOutput",
+    )
+    wanted |= {name: ["__init__"] for name in outputs}
     ends = ("LogitsProcessor", "LogitsWarper", "Criteria", "ProcessorList", "CriteriaList", "Penalty")
     for name in sorted(vars(g)):
         if name.endswith(ends) and not name.startswith(("TF", "Flax")):
             wanted[name] = ["__init__", "__call__"]
     results = {}
     for cls_name, methods in wanted.items():
-        cls = getattr(transformers, cls_name, None) or getattr(g, cls_name)
+        places = (transformers, g, modeling_outputs, modeling_utils, modeling_gpt2)
+        cls = next(getattr(place, cls_name) for place in places if hasattr(place, cls_name))
         for method in methods:
             if hasattr(cls, method):
                 results[f"{cls_name}.{method}"] = described(getattr(cls, method))

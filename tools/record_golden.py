@@ -82,11 +82,12 @@ def run(python: Path, script: str, *arguments: object) -> None:
 
 def record_forward(python: Path) -> None:
     """Write weights, inputs and wishes for each case, and have the reference compute them."""
-    from golden_cases import requests
+    import golden_cases
+    import golden_heads
 
     with tempfile.TemporaryDirectory() as folder:
         names = []
-        for name, request, arrays in requests():
+        for name, request, arrays in (*golden_cases.requests(), *golden_heads.requests()):
             stem = name.replace("/", "--")
             Path(folder, f"{stem}.json").write_text(json.dumps({"name": name, **request}))
             np.savez(Path(folder, f"{stem}.npz"), **arrays)

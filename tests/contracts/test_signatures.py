@@ -22,12 +22,21 @@ GOLDEN: dict[str, list[list[Any]]] = json.loads(
 )
 KEYWORDS = "VAR_KEYWORD"
 
+MODELS = (
+    "GPT2PreTrainedModel",
+    "GPT2Model",
+    "GPT2LMHeadModel",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2ForQuestionAnswering",
+)
 # Arguments that 4.34 does not have; all are optional, and stand behind those that it has.
 ADDED = {
     "GPT2LMHeadModel.forward": ["logits_to_keep", "loss_chunk_size"],
-    "GPT2Model.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],
-    "GPT2LMHeadModel.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],
-    "GPT2PreTrainedModel.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"],
+    "GPT2DoubleHeadsModel.forward": ["logits_to_keep", "loss_chunk_size"],
+    "GPT2DoubleHeadsModel.prepare_inputs_for_generation": ["inputs_embeds"],
+    **{f"{name}.gradient_checkpointing_enable": ["gradient_checkpointing_kwargs"] for name in MODELS},
     **{
         f"{name}.{method}": arguments
         for name in ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -39,13 +48,11 @@ ADDED = {
     },
 }
 # Other defaults.
-CHANGED = {
-    f"{name}.save_pretrained": {"safe_serialization": True}
-    for name in ("GPT2PreTrainedModel", "GPT2Model", "GPT2LMHeadModel")
-}
+CHANGED = {f"{name}.save_pretrained": {"safe_serialization": True} for name in MODELS}
 # Where 4.34 took any keyword and did nothing with it, none is taken; these are the only such places.
 NO_MORE_KEYWORDS = {
     "GenerationConfig.save_pretrained",
+    "GPT2DoubleHeadsModel.forward",
     *(
         f"{name}.{method}"
         for name in ("GPT2Tokenizer", "GPT2TokenizerFast")
