@@ -168,6 +168,7 @@ class GenerationMixin:
                 own_code=bool(logits_processor or stopping_criteria or prefix_allowed_tokens_fn),
                 warpers=_warpers(plan, setting),
                 assistant=assistant_model,
+                dola=plan.dola,
             )
             for text in plan.warnings:
                 warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past torch's decorator

@@ -17,6 +17,7 @@ from torch import Tensor
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer
 from gpt2kit.torch.cache import GPT2Cache
+from gpt2kit.torch.dola import contrast_layers
 from gpt2kit.torch.logits import LogitsProcessorList
 from gpt2kit.torch.prompt import Prompt
 from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, Record, SampleDecoderOnlyOutput
@@ -52,6 +53,7 @@ class Search:
         own_code: Whether processors or criteria of the user's see the text.
         warpers: Rules of sampling, which come after the processors; empty where nothing is drawn.
         assistant: The model that drafts for assisted decoding.
+        dola: Layers that DoLa may contrast the last one with; empty takes the model's own scores.
     """
 
     max_length: int
@@ -65,6 +67,7 @@ class Search:
     own_code: bool = False
     warpers: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     assistant: Any = None
+    dola: tuple[int, ...] = ()
 
 
 class Draft:
@@ -147,7 +150,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
         text = draft.text(how.own_code)  # [B, length]
-        scores = how.warpers(text, how.processors(text, outputs.logits[:, -1, :]))  # [B, V]
+        logits = contrast_layers(model, outputs, how.dola) if how.dola else outputs.logits[:, -1, :]  # [B, V]
+        scores = how.warpers(text, how.processors(text, logits))  # [B, V]
         if how.own_code:
             check_shape(scores, outputs.logits)
         record.add(scores, outputs)
@@ -197,7 +201,8 @@ def step(
         **inputs,
         return_dict=True,
         output_attentions=how.record is not None and how.record.attentions is not None,
-        output_hidden_states=how.record is not None and how.record.hidden_states is not None,
+        output_hidden_states=bool(how.dola)
+        or (how.record is not None and how.record.hidden_states is not None),
         logits_to_keep=1,
     )
 
