@@ -23,6 +23,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "GPT2Tokenizer",
         "GPT2TokenizerFast",
     ),
+    "gpt2kit.evaluation": ("Likelihood", "TextScore"),
     "gpt2kit.generation": ("BaseStreamer", "GenerationConfig", "TextIteratorStreamer", "TextStreamer"),
     "gpt2kit.torch": (
         "AutoModel",

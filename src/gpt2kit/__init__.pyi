@@ -1,4 +1,5 @@
 from gpt2kit.config import AutoConfig, GPT2Config
+from gpt2kit.evaluation import Likelihood, TextScore
 from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer, TextStreamer
 from gpt2kit.outputs import ModelOutput
 from gpt2kit.tokenization import AddedToken, AutoTokenizer, BatchEncoding, GPT2Tokenizer, GPT2TokenizerFast
@@ -96,6 +97,7 @@ __all__ = [
     "GreedySearchDecoderOnlyOutput",
     "HammingDiversityLogitsProcessor",
     "InfNanRemoveLogitsProcessor",
+    "Likelihood",
     "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
@@ -122,6 +124,7 @@ __all__ = [
     "SuppressTokensLogitsProcessor",
     "TemperatureLogitsWarper",
     "TextIteratorStreamer",
+    "TextScore",
     "TextStreamer",
     "TokenClassifierOutput",
     "TopKLogitsWarper",

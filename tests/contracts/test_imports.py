@@ -18,7 +18,14 @@ ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "transformers"}
 ROOMS = ("gpt2kit.torch",)
 # Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
-NEEDS_FRAMEWORK = (*ROOMS, "gpt2kit.cli.writer", "gpt2kit.cli.selfcheck", "gpt2kit.__main__")
+NEEDS_FRAMEWORK = (
+    *ROOMS,
+    "gpt2kit.cli.writer",
+    "gpt2kit.cli.selfcheck",
+    "gpt2kit.__main__",
+    "gpt2kit.cli.evaluator",
+    "gpt2kit.harness",
+)
 
 
 def modules_after(*imports: str) -> set[str]:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from gpt2kit import __version__
 from gpt2kit.cli.console import ending, leave_closed_pipe, show_warning, write
 from gpt2kit.cli.doctor import doctor
+from gpt2kit.cli.evaluate import evaluate
 from gpt2kit.cli.generate import generate
 from gpt2kit.cli.info import info
 from gpt2kit.cli.tokenize import tokenize
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "tokenize": (tokenize, USE),
     "train-tokenizer": (train_tokenizer, MAKE),
     "train": (train, MAKE),
+    "evaluate": (evaluate, LOOK),
     "info": (info, LOOK),
     "doctor": (doctor, LOOK),
 }
