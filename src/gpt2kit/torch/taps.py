@@ -18,6 +18,7 @@ MLP, V vocabulary, E encoder positions (docs/shapes.md).
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import InputError
@@ -53,6 +55,7 @@ Replacement: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
 # compilers follow it: a compiled model is compiled anew when it changes.
 _watching = False
 _open_blocks = 0
+_stance: Any = None  # what torch.compile is told for the time
 _lock = threading.Lock()
 _open: ContextVar[tuple[_Record | _Patch, ...]] = ContextVar("gpt2kit_taps", default=())
 
@@ -325,11 +328,16 @@ def _opened(blocks: tuple[_Record | _Patch, ...], instead: bool = False) -> Iter
 
 
 def _watch(change: int) -> None:
-    """Count the open blocks of all threads."""
-    global _watching, _open_blocks
+    """Count the open blocks of all threads; while there are any, compiled models run as they are written."""
+    global _watching, _open_blocks, _stance
     with _lock:
         _open_blocks += change
         _watching = _open_blocks > 0
+        if _watching and _stance is None and "torch._dynamo" in sys.modules:  # else nothing was compiled yet
+            _stance = torch.compiler.set_stance("force_eager")
+        elif not _watching and _stance is not None:
+            _stance.__exit__(None, None, None)
+            _stance = None
 
 
 def _of(body: nn.Module) -> list[_Record | _Patch]:
