@@ -116,6 +116,8 @@ def random_checkpoint(
             values = 0.2 + 0.3 * noise
         elif spec.role == "embedding":
             values = 0.7 * noise
+        elif spec.letters.split()[0] in ("1", "2", "N"):  # few labels: [out, in], where others are [in, out]
+            values = noise * 1.5 / math.sqrt(spec.shape[1])
         else:
             values = noise * 1.5 / math.sqrt(spec.shape[0])
         tensors[spec.name] = values.astype(np.float32)

@@ -97,7 +97,7 @@ def call_inputs(
     head_mask_row: bool = False,
     **wishes: Any,
 ) -> Arrays:
-    """Return the arguments of a call; `embeds` stand beside the tokens, a head mask is of 1 or 2 dimensions."""
+    """Return the arguments of a call; `embeds` stand beside the tokens, a head mask is one row or all."""
     arrays = make_inputs(config, head_mask=head_mask or head_mask_row, **wishes).as_dict()
     if head_mask_row:
         arrays["head_mask"] = arrays["head_mask"][0]  # [H]
