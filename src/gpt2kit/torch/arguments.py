@@ -16,6 +16,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.mask import padding_bias
+from gpt2kit.torch.tracing import unseen
 
 __all__ = [
     "bias",
@@ -60,15 +61,17 @@ def inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, D: int) -> tu
     if input_ids is not None and inputs_embeds is not None:
         raise InputError("Both input_ids and inputs_embeds came; give one of the two.")
     if input_ids is not None:
-        if input_ids.dim() < 1 or 0 in input_ids.shape:
-            raise InputError(
-                f"input_ids should hold at least one token, but its shape is {list(input_ids.shape)}."
-            )
+        with unseen():
+            if input_ids.dim() < 1 or 0 in input_ids.shape:
+                raise InputError(
+                    f"input_ids should hold at least one token, but its shape is {list(input_ids.shape)}."
+                )
         return input_ids.reshape(-1, input_ids.size(-1)), None, input_ids.shape  # [B, T]
     if inputs_embeds is None:
         raise InputError("Neither input_ids nor inputs_embeds came; give one of the two.")
-    if inputs_embeds.dim() != 3 or inputs_embeds.size(-1) != D or 0 in inputs_embeds.shape:
-        raise _shape_error("inputs_embeds", f"[batch, positions, {D}]", inputs_embeds)
+    with unseen():
+        if inputs_embeds.dim() != 3 or inputs_embeds.size(-1) != D or 0 in inputs_embeds.shape:
+            raise _shape_error("inputs_embeds", f"[batch, positions, {D}]", inputs_embeds)
     _check_floating("inputs_embeds", inputs_embeds)
     return None, inputs_embeds, inputs_embeds.shape[:-1]
 
@@ -99,6 +102,19 @@ def past(
             f"past_key_values has {len(cache)} layers and the model has {len(blocks)}; give what this model "
             "returned."
         )
+    traced = torch.jit.is_tracing()
+    with unseen():
+        _check_past(cache, B, blocks, device)
+        if traced and not cache.get_seq_length():
+            raise InputError(
+                "An empty past cannot be traced, because the graph would be that of no past at all. Trace "
+                "with a past of one position at least, or without any."
+            )
+    return cache
+
+
+def _check_past(cache: GPT2Cache, B: int, blocks: nn.ModuleList, device: torch.device) -> None:
+    """Refuse keys and values that are not those of so many sequences, of these layers, on this device."""
     held, S = cache[0][0].size(0), cache.get_seq_length()
     if S and held != B:
         raise InputError(
@@ -112,7 +128,6 @@ def past(
                 raise _shape_error(f"Each of past_key_values[{layer}]", str(list(wanted)), each)
             if S and each.device != device:
                 raise _device_error("past_key_values", each, device)
-    return cache
 
 
 def length(past_length: int, T: int, P: int, branches: bool = False) -> int:
@@ -121,20 +136,22 @@ def length(past_length: int, T: int, P: int, branches: bool = False) -> int:
     Branches share places, so that there may be more keys than places; then the places alone are checked.
     """
     S = past_length + T
-    if S > P and not branches:
-        made_of = f" ({past_length} in past_key_values and {T} new)" if past_length else ""
-        raise LengthError(
-            f"{S} positions were given{made_of}, and the model has n_positions={P}. Shorten the input "
-            "(a tokenizer does it with truncation=True, max_length=...), take the last part of it, or use a "
-            "model with more positions."
-        )
+    with unseen():
+        if S > P and not branches:
+            made_of = f" ({past_length} in past_key_values and {T} new)" if past_length else ""
+            raise LengthError(
+                f"{S} positions were given{made_of}, and the model has n_positions={P}. Shorten the input (a "
+                "tokenizer does it with truncation=True, max_length=...), take the last part of it, or use a "
+                "model with more positions."
+            )
     return S
 
 
 def rows(name: str, ids: Tensor, B: int, T: int) -> Tensor:
     """Return ids as [B, T], or as [1, T] where one row serves all."""
-    if ids.dim() < 1 or ids.size(-1) != T or ids.numel() not in (T, B * T):
-        raise _shape_error(name, f"[{B}, {T}]", ids)
+    with unseen():
+        if ids.dim() < 1 or ids.size(-1) != T or ids.numel() not in (T, B * T):
+            raise _shape_error(name, f"[{B}, {T}]", ids)
     return ids.reshape(-1, T)  # [B or 1, T]
 
 
@@ -154,14 +171,16 @@ def padding(attention_mask: Tensor | None, B: int, S: int, T: int, by_query: boo
     if attention_mask is None:
         return None
     if by_query:
-        if attention_mask.shape != (B, T, S):
-            raise _shape_error("attention_mask", f"[{B}, {T}, {S}]", attention_mask)
+        with unseen():
+            if attention_mask.shape != (B, T, S):
+                raise _shape_error("attention_mask", f"[{B}, {T}, {S}]", attention_mask)
         return attention_mask.tril(S - T)  # [B, T, S]; no query sees what comes after it
-    if attention_mask.dim() < 1 or attention_mask.numel() != B * S or attention_mask.size(-1) != S:
-        wanted = f"[{B}, {S}]"
-        if S > T:
-            wanted += f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
-        raise _shape_error("attention_mask", wanted, attention_mask)
+    with unseen():
+        if attention_mask.dim() < 1 or attention_mask.numel() != B * S or attention_mask.size(-1) != S:
+            wanted = f"[{B}, {S}]"
+            if S > T:
+                wanted += f" ({S - T} in past_key_values and {T} new: give ones for the past as well)"
+            raise _shape_error("attention_mask", wanted, attention_mask)
     mask = attention_mask.reshape(B, S)  # [B, S]
     return None if is_readable(mask) and bool((mask == 1).all()) else mask
 
@@ -224,20 +243,23 @@ def head_masks(
     L = len(blocks)
     if head_mask is None:
         return [None] * L
+    with unseen():
+        B, T = states.shape[:2]
+        left = {block.attn.num_heads for block in blocks} | (set() if encoder is None else {H})
+        widths = {1, H} | (left if len(left) == 1 else set())
+        keys = (1, S) if encoder is None or encoder.size(1) == S else (1, 1)
+        wanted = {1: (widths,), 2: ({L}, widths), 5: ({L}, (1, B), widths, (1, T), keys)}
+        axes: Sequence[Any] = wanted.get(head_mask.dim(), ())
+        if not axes or not all(size in fits for size, fits in zip(head_mask.shape, axes, strict=True)):
+            raise _shape_error(
+                "head_mask", f"[{H}], [{L}, {H}] or [{L}, {B}, {H}, {T}, {keys[1]}]", head_mask
+            )
     mask = head_mask.to(states.dtype)
-    B, T = states.shape[:2]
-    left = {block.attn.num_heads for block in blocks} | (set() if encoder is None else {H})
-    widths = {1, H} | (left if len(left) == 1 else set())
-    keys = {1, S} if encoder is None else {1, S} & {1, encoder.size(1)}
-    if mask.dim() == 1 and mask.size(0) in widths:
-        return [mask[None, :, None, None]] * L  # [1, H, 1, 1] each
-    if mask.dim() == 2 and mask.size(0) == L and mask.size(1) in widths:
-        return mask[:, None, :, None, None].unbind()  # [1, H, 1, 1] each
-    if mask.dim() == 5 and all(
-        size in fitting for size, fitting in zip(mask.shape, ({L}, {1, B}, widths, {1, T}, keys), strict=True)
-    ):
+    if mask.dim() == 5:
         return mask.unbind()  # [B, H, T, S] each
-    raise _shape_error("head_mask", f"[{H}], [{L}, {H}] or [{L}, {B}, {H}, {T}, {max(keys)}]", head_mask)
+    if mask.dim() == 2:
+        return mask[:, None, :, None, None].unbind()  # [1, H, 1, 1] each
+    return [mask[None, :, None, None]] * L  # [1, H, 1, 1] each
 
 
 def encoder_bias(
@@ -253,24 +275,26 @@ def encoder_bias(
             "encoder_hidden_states were given to a model without cross-attention; build it with "
             "add_cross_attention=True in its configuration."
         )
-    if (
-        states.dim() != 3
-        or states.size(0) not in (1, B)
-        or states.size(1) == 0
-        or states.size(-1) != config.n_embd
-    ):
-        raise _shape_error("encoder_hidden_states", f"[{B}, positions, {config.n_embd}]", states)
+    with unseen():
+        if (
+            states.dim() != 3
+            or states.size(0) not in (1, B)
+            or states.size(1) == 0
+            or states.size(-1) != config.n_embd
+        ):
+            raise _shape_error("encoder_hidden_states", f"[{B}, positions, {config.n_embd}]", states)
     _check_floating("encoder_hidden_states", states)
     if mask is None:
         return None
-    E = states.size(1)
-    if (
-        mask.dim() not in (2, 3)
-        or mask.size(0) not in (1, B)
-        or mask.size(-1) != E
-        or (mask.dim() == 3 and mask.size(1) not in (1, T))
-    ):
-        raise _shape_error("encoder_attention_mask", f"[{B}, {E}] or [{B}, {T}, {E}]", mask)
+    with unseen():
+        E = states.size(1)
+        if (
+            mask.dim() not in (2, 3)
+            or mask.size(0) not in (1, B)
+            or mask.size(-1) != E
+            or (mask.dim() == 3 and mask.size(1) not in (1, T))
+        ):
+            raise _shape_error("encoder_attention_mask", f"[{B}, {E}] or [{B}, {T}, {E}]", mask)
     bias = padding_bias(mask, dtype)  # [B, E] or [B, T, E]
     return bias[:, None, None, :] if mask.dim() == 2 else bias[:, None]  # [B, 1, 1 or T, E]
 

@@ -86,7 +86,7 @@ def append(layer_past: Slot | Sequence[Tensor], key: Tensor, value: Tensor) -> P
     if isinstance(layer_past, Slot):
         return layer_past.append(key, value)
     past_key, past_value = layer_past
-    if past_key.size(2) == 0:  # an empty cache says nothing about B and H
+    if not torch.jit.is_tracing() and past_key.size(2) == 0:  # an empty cache says nothing about B and H
         return key, value
     return torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)  # [B, H, S, K] each
 

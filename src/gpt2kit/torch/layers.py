@@ -118,7 +118,7 @@ def attend(
     else:
         scores = query @ key.transpose(-1, -2) / divisor  # [B, H, T, S]
     T, S = scores.shape[-2:]
-    if is_causal and T > 1:
+    if is_causal and (torch.jit.is_tracing() or T > 1):  # a trace serves any T
         later = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(S - T + 1)  # [T, S]
         scores = scores.masked_fill(later, hiding(scores.dtype))  # [B, H, T, S]
     if bias is not None:
@@ -164,8 +164,8 @@ def attend_sdpa(
     if is_causal:
         bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
     rate = dropout.p if dropout.training else 0.0
-    kernel_hides = False
-    if is_causal and bias is None and query.size(-2) > 1:  # a branch, which a tracer turns into a plain bool
+    kernel_hides = False  # a plain bool in every graph, hence the branch
+    if is_causal and bias is None and (torch.jit.is_tracing() or query.size(-2) > 1):
         kernel_hides = True
     with without_autocast(query.device) if upcast else nullcontext():
         mixed = F.scaled_dot_product_attention(

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from gpt2kit.torch.tracing import unseen
+
 __all__ = ["complete_bias", "hiding", "padding_bias", "score_dtype", "without_autocast"]
 
 
@@ -66,7 +68,9 @@ def complete_bias(
         [B, 1, T, S] or [1, 1, T, S]; or None where nothing is padded and the kernel's own causal mask will
         do.
     """
-    if T == 1 or (bias is None and T == S) or (bias is not None and bias.size(-2) == T):
-        return bias
+    traced = torch.jit.is_tracing()  # a trace of one query has to serve more
+    with unseen():
+        if (T == 1 and not traced) or (T == S if bias is None else 1 < T == bias.size(-2)):
+            return bias
     later = torch.full((T, S), hiding(dtype), dtype=dtype, device=device).triu(S - T + 1)  # [T, S]
     return later[None, None] if bias is None else later + bias  # [1, 1, T, S] or [B, 1, T, S]

@@ -76,6 +76,7 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """
     return not (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
         or _onednn_linear is None
         or type(x) not in _PLAIN_TENSORS
         or type(weight) not in _PLAIN_TENSORS
@@ -87,7 +88,6 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
         or x.numel() * weight.shape[1] < SMALLEST
         or not torch.backends.mkldnn.enabled
         or torch.is_autocast_enabled("cpu")
-        or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or forward_ad._current_level >= 0
