@@ -23,32 +23,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import InputError
+from gpt2kit.torch.places import Place, matching, names_of, places_of
 
 __all__ = ["ActivationMixin", "Activations", "begin", "recomputable", "tap", "wanted_weights"]
 
-_ATTENTION = ("query", "key", "value", "scores", "weights", "mixed", "out")
-# What a block taps, in the order of computation: a part of the block ("" is the block itself) and its words.
-_BLOCK = (
-    ("", ("in", "ln_1")),
-    ("attn", _ATTENTION),
-    ("", ("cross_in", "ln_cross_attn")),
-    ("crossattention", _ATTENTION),
-    ("", ("mid", "ln_2")),
-    ("mlp", ("pre", "act", "out")),
-    ("", ("out",)),
-)
-_ONLY_CROSSING = {"cross_in", "ln_cross_attn", "crossattention"}
 _ONLY_EXPLICIT = ("scores", "weights")  # the fused kernel never holds them
 
-Place: TypeAlias = tuple[int, str]  # id of the module, word
 Replacement: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
 
 # Whether a block is open in any thread. It is a plain name, and not the context variable below, because
@@ -189,15 +175,15 @@ class ActivationMixin:
             >>> GPT2Model(GPT2Config(n_embd=6, n_layer=1, n_head=2)).activation_names()[:4]
             ['embed', 'h.0.in', 'h.0.ln_1', 'h.0.attn.query']
         """
-        return list(_places(self))
+        return list(places_of(self))
 
     @contextmanager
     def record(self, *names: str) -> Iterator[Activations]:
         """Keep the activations of the calls inside a `with` block.
 
         Args:
-            *names: Names, or patterns of them: "h.*.mlp.out", "h.[0-3].in", "*". Attention scores and weights
-                take the explicit kernel for the calls.
+            *names: Names, or patterns of them: "h.*.mlp.out", "h.[0-3].in", "h.1.**", "**". Attention scores
+                and weights take the explicit kernel for the calls.
 
         Returns:
             The store, which stays when the block has ended.
@@ -216,9 +202,9 @@ class ActivationMixin:
             torch.Size([1, 2, 3, 3])
         """
         if not names:
-            raise InputError('Nothing is named to be recorded. Give names or patterns; "*" is everything.')
-        places = _places(self)
-        found = {name for pattern in names for name in _matching(pattern, places)}
+            raise InputError('Nothing is named to be recorded. Give names or patterns; "**" is everything.')
+        places = places_of(self)
+        found = {name for pattern in names for name in matching(pattern, places)}
         record = _Record(self, {name: place for name, place in places.items() if name in found})
         with _opened((record,)):
             yield record.store
@@ -245,7 +231,7 @@ class ActivationMixin:
             >>> output.last_hidden_state.abs().max()
             tensor(0., grad_fn=<MaxBackward1>)
         """
-        patch = _Patch(self, _resolved(replacements, _places(self)))
+        patch = _Patch(self, _resolved(replacements, places_of(self)))
         with _opened((patch,)):
             yield
         patch.check_all_used()
@@ -264,7 +250,7 @@ class _Record:
 
     def __init__(self, model: ActivationMixin, places: Mapping[str, Place]) -> None:
         self.body = model.base_model
-        self.names = _names_of(places)
+        self.names = names_of(places)
         self.store = Activations(places)
 
     def keep(self, place: Place, value: Tensor) -> None:
@@ -285,7 +271,7 @@ class _Patch:
 
     def __init__(self, model: ActivationMixin, replacements: Mapping[str, tuple[Place, Replacement]]) -> None:
         self.body = model.base_model
-        self.names = _names_of({name: place for name, (place, _) in replacements.items()})
+        self.names = names_of({name: place for name, (place, _) in replacements.items()})
         self.replacements = {name: replacement for name, (_, replacement) in replacements.items()}
         self.unused = dict.fromkeys(replacements)
 
@@ -357,40 +343,6 @@ def _pass(place: Place, value: Tensor) -> Tensor:
     return value
 
 
-# --------------------------------------------------------------------------- names
-
-
-def _places(model: Any) -> dict[str, Place]:
-    """Return where each activation is tapped, by name, in the order of computation."""
-    body = model.base_model
-    places = {"embed": (id(body), "embed")}
-    for layer, block in enumerate(body.h):
-        for part, words in _BLOCK:
-            owner = getattr(block, part, None) if part else block
-            for word in words:
-                if hasattr(block, "crossattention") or not {part, word} & _ONLY_CROSSING:
-                    places[".".join(filter(None, ("h", str(layer), part, word)))] = (id(owner), word)
-    places["ln_f"] = (id(body), "ln_f")
-    return places | {word: (id(model), word) for word in model.own_activations}
-
-
-def _matching(pattern: str, places: Mapping[str, Place]) -> list[str]:
-    """Return the names that a pattern matches.
-
-    Raises:
-        InputError: There is none; the message has close names.
-    """
-    if not isinstance(pattern, str):
-        raise InputError(f"An activation is named by a string, but a {type(pattern).__name__} came.")
-    if found := [name for name in places if fnmatchcase(name, pattern)]:
-        return found
-    close = get_close_matches(pattern, places, n=3)
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    raise InputError(
-        f"No activation is called {pattern!r}. {hint}model.activation_names() lists all {len(places)}."
-    )
-
-
 def _resolved(
     replacements: Mapping[str, Replacement], places: Mapping[str, Place]
 ) -> dict[str, tuple[Place, Replacement]]:
@@ -404,7 +356,7 @@ def _resolved(
                 f"The patch of {pattern!r} should be a tensor or a function of one, but it is a "
                 f"{type(replacement).__name__}."
             )
-        for name in _matching(pattern, places):
+        for name in matching(pattern, places):
             if name in found:
                 raise InputError(
                     f"{name} is matched by two patterns of one patch. Open one block inside another: the "
@@ -412,23 +364,6 @@ def _resolved(
                 )
             found[name] = (places[name], replacement)
     return found
-
-
-def _names_of(places: Mapping[str, Place]) -> dict[Place, str]:
-    """Return the name of each place.
-
-    Raises:
-        InputError: Two names are one place: the model holds a block twice.
-    """
-    names: dict[Place, str] = {}
-    for name, place in places.items():
-        if place in names:
-            raise InputError(
-                f"{names[place]} and {name} are computed by one module, which the model holds twice. Copy "
-                "the block (copy.deepcopy) to tell the two apart."
-            )
-        names[place] = name
-    return names
 
 
 def _alike(given: Any, value: Tensor, what: str) -> Tensor:
