@@ -2,6 +2,7 @@
 
 python golden_reference.py forward REQUESTS OUT.npz
 python golden_reference.py initial OUT.json
+python golden_reference.py layouts OUT.json
 python golden_reference.py signatures OUT.json
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -150,6 +152,41 @@ def initial(out: Path) -> None:
                 },
             }
     out.write_text(json.dumps(results) + "\n")
+
+
+def layouts(out: Path) -> None:
+    """Record names and shapes of what each class returns, as an object and as a tuple."""
+    ids = torch.tensor([[2, 3, 5, 7, 11], [13, 17, 19, 23, 29]])
+    classes, ends = torch.tensor([1, 0]), torch.tensor([1, 4])
+    labels = {
+        "GPT2Model": {},
+        "GPT2LMHeadModel": {"labels": ids},
+        "GPT2DoubleHeadsModel": {"labels": ids[:, None], "mc_labels": torch.tensor([0, 0])},
+        "GPT2ForSequenceClassification": {"labels": classes},
+        "GPT2ForTokenClassification": {"labels": ids % 2},
+        "GPT2ForQuestionAnswering": {"start_positions": classes, "end_positions": ends},
+    }
+    results = {}
+    for cls, of_class in labels.items():
+        model = getattr(transformers, cls)(GPT2Config(**INITIAL_CONFIG, pad_token_id=0)).eval()
+        inputs = {"input_ids": ids[:, None] if "mc_labels" in of_class else ids}
+        for switches in itertools.product((False, True), repeat=3):
+            labelled, shown, cached = switches
+            given = inputs | (of_class if labelled else {})
+            flags = {"output_attentions": shown, "output_hidden_states": shown, "use_cache": cached}
+            flags = {k: v for k, v in flags.items() if k in inspect.signature(model.forward).parameters}
+            model.config.use_cache = cached
+            names, values = list(model(**given, **flags)), model(**given, **flags, return_dict=False)
+            model.config.update({**flags, "return_dict": False})
+            assert shapes(model(**given)) == shapes(values), "the configuration says something else"
+            model.config.return_dict = True
+            results["/".join((cls, *map(str, switches)))] = {"names": names, "tuple": shapes(values)}
+    out.write_text(json.dumps(results) + "\n")
+
+
+def shapes(value: object) -> object:
+    """Return nested tuples of tensors as nested lists of their shapes, "2x5" each."""
+    return "x".join(map(str, value.shape)) if torch.is_tensor(value) else [shapes(item) for item in value]
 
 
 MODEL_METHODS = [
@@ -313,4 +350,5 @@ def plain(default: object) -> object:
 
 
 if __name__ == "__main__":
-    {"forward": forward, "initial": initial, "signatures": signatures}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    parts = {"forward": forward, "initial": initial, "layouts": layouts, "signatures": signatures}
+    parts[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        help="of forward initial signatures config tokenization generation; manifest alone rewrites that",
+        help="of forward initial layouts signatures config tokenization generation; or manifest alone",
     )
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv")
@@ -55,7 +55,7 @@ def main() -> None:
 
     if wanted("forward"):
         record_forward(python)
-    for part in ("initial", "signatures"):
+    for part in ("initial", "layouts", "signatures"):
         if wanted(part):
             run(python, "golden_reference.py", part, GOLDEN / f"{part}.json")
     for script in OTHERS:
