@@ -24,8 +24,15 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "GPT2TokenizerFast",
     ),
     "gpt2kit.evaluation": ("Likelihood", "TextScore"),
-    "gpt2kit.generation": ("BaseStreamer", "GenerationConfig", "TextIteratorStreamer", "TextStreamer"),
+    "gpt2kit.generation": (
+        "AsyncTextIteratorStreamer",
+        "BaseStreamer",
+        "GenerationConfig",
+        "TextIteratorStreamer",
+        "TextStreamer",
+    ),
     "gpt2kit.torch": (
+        "AssistedDecoderOnlyOutput",
         "AutoModel",
         "AutoModelForCausalLM",
         "AutoModelForQuestionAnswering",
@@ -33,6 +40,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "AutoModelForTokenClassification",
         "BaseModelOutputWithPastAndCrossAttentions",
         "CausalLMOutputWithCrossAttentions",
+        "ContrastiveSearchDecoderOnlyOutput",
+        "EncoderNoRepeatNGramLogitsProcessor",
         "EncoderRepetitionPenaltyLogitsProcessor",
         "EpsilonLogitsWarper",
         "EtaLogitsWarper",
@@ -80,7 +89,9 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "TopKLogitsWarper",
         "TopPLogitsWarper",
         "TypicalLogitsWarper",
+        "UnbatchedClassifierFreeGuidanceLogitsProcessor",
         "set_seed",
+        "top_k_top_p_filtering",
     ),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -1,9 +1,16 @@
 from gpt2kit.config import AutoConfig, GPT2Config
 from gpt2kit.evaluation import Likelihood, TextScore
-from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer, TextStreamer
+from gpt2kit.generation import (
+    AsyncTextIteratorStreamer,
+    BaseStreamer,
+    GenerationConfig,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 from gpt2kit.outputs import ModelOutput
 from gpt2kit.tokenization import AddedToken, AutoTokenizer, BatchEncoding, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.torch import (
+    AssistedDecoderOnlyOutput,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
@@ -11,6 +18,8 @@ from gpt2kit.torch import (
     AutoModelForTokenClassification,
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
+    ContrastiveSearchDecoderOnlyOutput,
+    EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -58,11 +67,15 @@ from gpt2kit.torch import (
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
     set_seed,
+    top_k_top_p_filtering,
 )
 
 __all__ = [
     "AddedToken",
+    "AssistedDecoderOnlyOutput",
+    "AsyncTextIteratorStreamer",
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
@@ -74,6 +87,8 @@ __all__ = [
     "BaseStreamer",
     "BatchEncoding",
     "CausalLMOutputWithCrossAttentions",
+    "ContrastiveSearchDecoderOnlyOutput",
+    "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EpsilonLogitsWarper",
     "EtaLogitsWarper",
@@ -130,8 +145,10 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor",
     "__version__",
     "set_seed",
+    "top_k_top_p_filtering",
 ]
 
 __version__: str

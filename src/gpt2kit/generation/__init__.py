@@ -5,10 +5,16 @@ from __future__ import annotations
 from gpt2kit.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from gpt2kit.generation.mode import GenerationMode
 from gpt2kit.generation.plan import GenerationPlan, make_plan
-from gpt2kit.generation.streamers import BaseStreamer, TextIteratorStreamer, TextStreamer
+from gpt2kit.generation.streamers import (
+    AsyncTextIteratorStreamer,
+    BaseStreamer,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 
 __all__ = [
     "GENERATION_CONFIG_NAME",
+    "AsyncTextIteratorStreamer",
     "BaseStreamer",
     "GenerationConfig",
     "GenerationMode",

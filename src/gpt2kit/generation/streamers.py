@@ -7,14 +7,15 @@ the pieces put together are exactly what decoding all tokens at once gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from gpt2kit.errors import InputError
 
-__all__ = ["BaseStreamer", "TextIteratorStreamer", "TextStreamer"]
+__all__ = ["AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer"]
 
 # Decoding looks at this many tokens again at most, whatever the length of the text.
 _WINDOW = 32
@@ -198,6 +199,76 @@ class TextIteratorStreamer(TextStreamer):
             raise value
         if value is self.stop_signal:
             raise StopIteration
+        return value
+
+
+class AsyncTextIteratorStreamer(TextStreamer):
+    """Hand the pieces of text to an `async for` of the event loop in which the streamer was made.
+
+    The generation runs in another thread. An error there is raised by the reader too. A reader that is
+    cancelled or stops reading loses nothing and holds nobody up; once its loop is closed, the next piece ends
+    the generation with an error, since no one can read it.
+
+    Args:
+        tokenizer: Anything with `decode(ids, **kwargs) -> str`.
+        skip_prompt: Whether to leave the prompt out.
+        timeout: Seconds to wait for the next piece; None waits for ever.
+        **decode_kwargs: Passed to `decode`.
+
+    Raises:
+        TimeoutError: no text came within `timeout` seconds.
+        InputError: the streamer is made where no event loop runs.
+    """
+
+    def __init__(
+        self,
+        tokenizer: _Decodes,
+        skip_prompt: bool = False,
+        timeout: float | None = None,
+        **decode_kwargs: Any,
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt, **decode_kwargs)
+        try:
+            self.loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InputError(
+                "AsyncTextIteratorStreamer has to be made inside a running event loop, which reads it: in an "
+                "async function. Elsewhere use TextIteratorStreamer."
+            ) from None
+        self.text_queue: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        self.stop_signal = None
+        self.timeout = timeout
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Hand a piece of text to the loop, and after the last one the signal that there is no more."""
+        if text:
+            self._hand_over(text)
+        if stream_end:
+            self._hand_over(self.stop_signal)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand the error over, to be raised where the text is read, and be ready for another text."""
+        self.next_tokens_are_prompt = True
+        self._start_over()
+        if not self.loop.is_closed():
+            self._hand_over(error)
+
+    def _hand_over(self, value: str | BaseException | None) -> None:
+        self.loop.call_soon_threadsafe(self.text_queue.put_nowait, value)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            async with asyncio.timeout(self.timeout):
+                value = await self.text_queue.get()
+        except TimeoutError:
+            raise TimeoutError(f"No text came within timeout={self.timeout} s.") from None
+        if isinstance(value, BaseException):
+            raise value
+        if value is self.stop_signal:
+            raise StopAsyncIteration
         return value
 
 

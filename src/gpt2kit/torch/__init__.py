@@ -14,6 +14,7 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from gpt2kit.torch.answering import GPT2ForQuestionAnswering
+from gpt2kit.torch.assisted import AssistedDecoderOnlyOutput
 from gpt2kit.torch.auto import (
     AutoModel,
     AutoModelForCausalLM,
@@ -23,10 +24,12 @@ from gpt2kit.torch.auto import (
 )
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.classification import GPT2ForSequenceClassification, GPT2ForTokenClassification
+from gpt2kit.torch.contrastive import ContrastiveSearchDecoderOnlyOutput
 from gpt2kit.torch.double import GPT2DoubleHeadsModel
 from gpt2kit.torch.generation import GenerationMixin, set_seed
 from gpt2kit.torch.heads import GPT2LMHeadModel
 from gpt2kit.torch.logits import (
+    EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     ExponentialDecayLengthPenalty,
     ForcedBOSTokenLogitsProcessor,
@@ -46,6 +49,7 @@ from gpt2kit.torch.logits import (
     SequenceBiasLogitsProcessor,
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import (
@@ -76,9 +80,11 @@ from gpt2kit.torch.warpers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
+    top_k_top_p_filtering,
 )
 
 __all__ = [
+    "AssistedDecoderOnlyOutput",
     "AutoModel",
     "AutoModelForCausalLM",
     "AutoModelForQuestionAnswering",
@@ -86,6 +92,8 @@ __all__ = [
     "AutoModelForTokenClassification",
     "BaseModelOutputWithPastAndCrossAttentions",
     "CausalLMOutputWithCrossAttentions",
+    "ContrastiveSearchDecoderOnlyOutput",
+    "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
     "EpsilonLogitsWarper",
@@ -135,5 +143,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor",
     "set_seed",
+    "top_k_top_p_filtering",
 ]

@@ -1,7 +1,8 @@
-"""Generation in PyTorch: `generate`, `greedy_search` and `sample` of a language model.
+"""Generation in PyTorch: `generate` of a language model.
 
-`gpt2kit.generation.plan` decides, `prompt` brings the input into one form, `logits` and `stopping` hold the
-rules, `search` runs the loop; this file ties them together. Dimensions: B prompts, T tokens of a prompt.
+`gpt2kit.generation.plan` decides, `prompt` brings the input into one form, `parts` makes a search of the
+plan, and each way of decoding runs its loop; this file ties them together.
+Dimensions: B prompts, T tokens of a prompt, n of a negative one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import inspect
 import logging
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,17 @@ from torch import Tensor
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
 from gpt2kit.generation.order import end_tokens
-from gpt2kit.generation.stops import StopStrings
 from gpt2kit.torch.assisted import assisted_generation
+from gpt2kit.torch.by_hand import SearchByHand
 from gpt2kit.torch.contrastive import contrastive_search
 from gpt2kit.torch.draft import check_assistant, drafter_of
-from gpt2kit.torch.logits import LogitNormalization, LogitsProcessorList, processor_of
+from gpt2kit.torch.logits import LogitsProcessorList
+from gpt2kit.torch.parts import criteria_of, processors_of, record_of, refuse, warpers_of
 from gpt2kit.torch.processor import Setting
 from gpt2kit.torch.prompt import Prompt, make_prompt
-from gpt2kit.torch.record import Record
 from gpt2kit.torch.search import Search, search, streaming
-from gpt2kit.torch.stopping import (
-    CRITERION_OF,
-    EosTokenCriteria,
-    MaxLengthCriteria,
-    StoppingCriteriaList,
-)
+from gpt2kit.torch.stopping import StoppingCriteriaList
+from gpt2kit.torch.transition import transition_scores
 
 __all__ = [
     "RUNNER_OF",
@@ -45,16 +42,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-# The options that `greedy_search` and `sample` read; the rest is made by the caller.
-_OPTIONS_BY_HAND = (
-    "pad_token_id",
-    "eos_token_id",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "return_dict_in_generate",
-    "use_cache",
-)
 # Arguments of `forward` that make no sense in a generation or that the loop sets itself.
 _NOT_FOR_GENERATION = {
     "self",
@@ -75,7 +62,7 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)  # of all devices
 
 
-class GenerationMixin:
+class GenerationMixin(SearchByHand):
     """Give a language model `generate`."""
 
     config: Any
@@ -133,7 +120,7 @@ class GenerationMixin:
             torch.Size([1, 7])
         """
         with streaming(streamer):
-            _refuse(synced_gpus, "synced_gpus", "a generation runs in one process. Leave it out")
+            refuse(synced_gpus, "synced_gpus", "a generation runs in one process. Leave it out")
             tokenizer = kwargs.pop("tokenizer", None)
             config, model_kwargs = self._options(generation_config, kwargs)
             prompt = self._prompt(inputs, model_kwargs, config)
@@ -158,15 +145,15 @@ class GenerationMixin:
             setting = Setting(prompt.ids, self, negative, plan.use_cache)
             how = Search(
                 max_length=plan.max_length,
-                processors=_processors(plan, setting, logits_processor or []),
+                processors=processors_of(plan, setting, logits_processor or []),
                 sampled=plan.sampled,
-                criteria=_criteria(plan, tokenizer, stopping_criteria or []),
+                criteria=criteria_of(plan, tokenizer, stopping_criteria or []),
                 pad_token_id=plan.pad_token_id,
                 use_cache=plan.use_cache,
-                record=_record(config),
+                record=record_of(config),
                 streamer=streamer,
                 own_code=bool(logits_processor or stopping_criteria or prefix_allowed_tokens_fn),
-                warpers=_warpers(plan, setting),
+                warpers=warpers_of(plan, setting),
                 assistant=assistant_model,
                 dola=plan.dola,
             )
@@ -178,49 +165,25 @@ class GenerationMixin:
                 streamer.put(prompt.ids.cpu())
             return RUNNER_OF[plan.mode](self, prompt, how, plan)
 
-    def greedy_search(
+    def compute_transition_scores(
         self,
-        input_ids: Tensor,
-        logits_processor: LogitsProcessorList | None = None,
-        stopping_criteria: StoppingCriteriaList | None = None,
-        max_length: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Write on from a prompt by ready-made rules, taking the likeliest token.
+        sequences: Tensor,
+        scores: tuple[Tensor, ...],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """Return the score of each token that a generation chose, [B, new tokens].
 
         Args:
-            input_ids: The prompt's tokens, [B, T].
-            logits_processor: The rules, in order.
-            stopping_criteria: What ends the text besides an end token.
-            max_length: Tokens at most; by default that of the stopping criteria, or all that fit.
-            **kwargs: `pad_token_id`, `eos_token_id`, `output_scores`, `output_attentions`,
-                `output_hidden_states`, `return_dict_in_generate` (by default those of `generation_config`),
-                `use_cache`, `streamer`, and arguments of the model.
-        """
-        processors = LogitsProcessorList(logits_processor or [])
-        return self._search_by_hand(False, input_ids, processors, stopping_criteria, max_length, kwargs)
+            sequences: The texts, [B, T + new].
+            scores: What `output_scores=True` returned.
+            beam_indices: Of a beam search, as it was returned: the row of each step that a text went through.
+            normalize_logits: Return log-probabilities, where scores are what the model and the rules gave.
 
-    def sample(
-        self,
-        input_ids: Tensor,
-        logits_processor: LogitsProcessorList | None = None,
-        stopping_criteria: StoppingCriteriaList | None = None,
-        logits_warper: LogitsProcessorList | None = None,
-        max_length: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Write on from a prompt by ready-made rules, drawing each token; otherwise as `greedy_search`.
-
-        Args:
-            input_ids: The prompt's tokens, [B, T].
-            logits_processor: The rules, in order.
-            stopping_criteria: What ends the text besides an end token.
-            logits_warper: More rules, which follow.
-            max_length: Tokens at most.
-            **kwargs: As of `greedy_search`.
+        Raises:
+            InputError: scores that were not kept, or not those of these texts.
         """
-        processors = LogitsProcessorList([*(logits_processor or []), *(logits_warper or [])])
-        return self._search_by_hand(True, input_ids, processors, stopping_criteria, max_length, kwargs)
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
     # ------------------------------------------------------------------ from arguments to a search
 
@@ -290,7 +253,7 @@ class GenerationMixin:
     def _negative(self, ids: Tensor | None, mask: Tensor | None, prompt: Prompt) -> Prompt | None:
         """Return the negative prompt of guidance, checked as the prompt itself is."""
         if ids is None:
-            _refuse(mask, "negative_prompt_attention_mask", "negative_prompt_ids did not come")
+            refuse(mask, "negative_prompt_attention_mask", "negative_prompt_ids did not come")
             return None
         try:
             negative = make_prompt(self, ids, {"attention_mask": mask})
@@ -302,54 +265,6 @@ class GenerationMixin:
                 "one for each prompt."
             )
         return negative
-
-    def _search_by_hand(
-        self,
-        sampled: bool,
-        input_ids: Tensor,
-        processors: LogitsProcessorList,
-        criteria: StoppingCriteriaList | None,
-        max_length: int | None,
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Run a search whose rules the caller has made; options add ends, padding and what to keep."""
-        _refuse(
-            kwargs.pop("synced_gpus", None), "synced_gpus", "a generation runs in one process. Leave it out"
-        )
-        streamer = kwargs.pop("streamer", None)
-        model_kwargs = {name: value for name, value in kwargs.items() if name not in _OPTIONS_BY_HAND}
-        self._check_model_kwargs(model_kwargs)
-        config = GenerationConfig(max_length=None, num_return_sequences=1)
-        for name in _OPTIONS_BY_HAND:
-            default = getattr(self.generation_config, name)
-            setattr(config, name, default if kwargs.get(name) is None else kwargs[name])
-        given = StoppingCriteriaList(criteria or [])
-        config.max_length = given.max_length if max_length is None else max_length
-        prompt = self._prompt(input_ids, model_kwargs, config)
-        plan = make_plan(
-            config,
-            prompt_length=prompt.ids.shape[1],
-            batch_size=prompt.ids.shape[0],
-            prompt_positions=prompt.positions,
-            n_positions=self.config.n_positions,
-            vocab_size=self.config.vocab_size,
-            max_length_given=True,
-        )
-        prompt.check_places(plan.max_new_tokens, plan.n_positions)
-        others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
-        how = Search(
-            max_length=plan.max_length,
-            processors=processors,
-            sampled=sampled,
-            criteria=_criteria(plan, None, others),
-            pad_token_id=plan.pad_token_id,
-            use_cache=plan.use_cache,
-            record=_record(config),
-            streamer=streamer,
-            own_code=bool(processors or others),
-        )
-        with streaming(streamer):
-            return search(self, prompt, how)
 
 
 def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
@@ -376,60 +291,3 @@ RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan], 
     GenerationMode.CONTRASTIVE_SEARCH: _contrastive,
     GenerationMode.ASSISTED_GENERATION: _assisted,
 }
-
-
-def _processors(plan: GenerationPlan, setting: Setting, own: Sequence[Any]) -> LogitsProcessorList:
-    """Return the rules of the plan with the user's own behind them, as in 4.34."""
-    made = LogitsProcessorList(processor_of(rule, setting) for rule in plan.processors)
-    _refuse_twice(made, own, "logits processor")
-    normalize = [LogitNormalization()] if plan.renormalize else []
-    return LogitsProcessorList([*made, *own, *normalize])
-
-
-def _warpers(plan: GenerationPlan, setting: Setting) -> LogitsProcessorList:
-    """Return the rules of sampling; none where nothing is drawn."""
-    normalize = [LogitNormalization()] if plan.renormalize and plan.sampled else []
-    return LogitsProcessorList([*(processor_of(rule, setting) for rule in plan.warpers), *normalize])
-
-
-def _criteria(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> StoppingCriteriaList:
-    """Return what ends the text before its full length: the plan's stops, then the user's own criteria."""
-    if tokenizer is None and any(isinstance(stop, StopStrings) for stop in plan.stops):
-        raise InputError(
-            "`stop_strings` are compared with text: pass the tokenizer too, generate(..., tokenizer=...)."
-        )
-    made = [CRITERION_OF[type(stop)](stop, tokenizer, plan.prompt_length) for stop in plan.stops]
-    # An end token is an option of its own in 4.34, so a criterion of that type is no second one.
-    _refuse_twice([c for c in made if not isinstance(c, EosTokenCriteria)], own, "stopping criterion")
-    return StoppingCriteriaList([c for c in made if not isinstance(c, MaxLengthCriteria)] + list(own))
-
-
-def _refuse_twice(made: Sequence[Any], own: Sequence[Any], what: str) -> None:
-    if not isinstance(own, Sequence):
-        raise InputError(
-            f"A list of each {what} is wanted, but {type(own).__name__} came. Put it into a list."
-        )
-    for mine in made:
-        for yours in own:
-            if type(mine) is type(yours):
-                raise InputError(
-                    f"A {what} of type {type(yours).__name__} was passed, but the options of this call "
-                    "already make "
-                    "one. Give its numbers as options, or leave those options out."
-                )
-
-
-def _record(config: GenerationConfig) -> Record | None:
-    """Return empty places for what the options ask to keep."""
-    if not config.return_dict_in_generate:
-        return None
-    return Record(
-        scores=[] if config.output_scores else None,
-        attentions=[] if config.output_attentions else None,
-        hidden_states=[] if config.output_hidden_states else None,
-    )
-
-
-def _refuse(value: object, name: str, why: str) -> None:
-    if value is not None and value is not False:
-        raise InputError(f"`{name}` cannot be honoured: {why}.")

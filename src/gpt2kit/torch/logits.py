@@ -18,6 +18,7 @@ from gpt2kit.errors import InputError
 from gpt2kit.generation import rules
 from gpt2kit.torch.diversity import HammingDiversityLogitsProcessor
 from gpt2kit.torch.guidance import UnbatchedClassifierFreeGuidanceLogitsProcessor, guided
+from gpt2kit.torch.ngram import EncoderNoRepeatNGramLogitsProcessor, NoRepeatNGramLogitsProcessor
 from gpt2kit.torch.processor import LogitsProcessor, LogitsProcessorList, Setting
 from gpt2kit.torch.warpers import (
     EpsilonLogitsWarper,
@@ -32,6 +33,7 @@ from gpt2kit.torch.warpers import (
 
 __all__ = [
     "PROCESSOR_OF",
+    "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EpsilonLogitsWarper",
     "EtaLogitsWarper",
@@ -132,25 +134,6 @@ class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return _penalise(scores, input_ids, self.penalty)  # [B, V]
-
-
-class NoRepeatNGramLogitsProcessor(LogitsProcessor):
-    """Bar the token that would repeat a run of n tokens of the same row."""
-
-    def __init__(self, ngram_size: int) -> None:
-        self.ngram_size = rules.NoRepeatNGram(ngram_size).ngram_size
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        n = self.ngram_size
-        T = input_ids.shape[1]
-        if n > T:
-            return scores
-        # Where a run has the end of the text in all places but its last, its last token would repeat it.
-        runs = input_ids.unfold(1, n, 1)  # [B, T - n + 1, n]
-        end = input_ids[:, T - n + 1 :].unsqueeze(1)  # [B, 1, n - 1]
-        repeated = (runs[..., :-1] == end).all(dim=-1)  # [B, T - n + 1]
-        barred = torch.zeros_like(scores).scatter_add_(1, runs[..., -1], repeated.to(scores.dtype))  # [B, V]
-        return scores.masked_fill(barred > 0, _NEVER)  # [B, V]
 
 
 class NoBadWordsLogitsProcessor(SequenceBiasLogitsProcessor):

@@ -20,6 +20,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
+    "top_k_top_p_filtering",
 ]
 
 _NEVER = -float("inf")
@@ -171,6 +172,30 @@ class EtaLogitsWarper(_Filter):
         eta = (self.epsilon**0.5 * torch.exp(-entropy)).clamp(max=self.epsilon)  # [B, 1]
         removed = scores.softmax(dim=-1) < eta  # [B, V]
         return self._keep(scores, removed & (scores < _kth_best(scores, self.min_tokens_to_keep)))  # [B, V]
+
+
+def top_k_top_p_filtering(
+    logits: Tensor,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    filter_value: float = _NEVER,
+    min_tokens_to_keep: int = 1,
+) -> Tensor:
+    """Keep the k likeliest tokens, of these the likeliest that add up to p; for loops written by hand.
+
+    Args:
+        logits: [B, V].
+        top_k: k; 0 keeps all.
+        top_p: p; 1 keeps all.
+        filter_value: What the others get.
+        min_tokens_to_keep: So many are kept whatever p is.
+    """
+    none = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)  # [B, 0]: no text is looked at
+    if top_k > 0:
+        logits = TopKLogitsWarper(top_k, filter_value, min_tokens_to_keep)(none, logits)  # [B, V]
+    if top_p < 1.0:
+        logits = TopPLogitsWarper(top_p, filter_value, min_tokens_to_keep)(none, logits)  # [B, V]
+    return logits
 
 
 def _kth_best(scores: Tensor, k: int) -> Tensor:
