@@ -25,6 +25,7 @@ class NoRepeatNGramLogitsProcessor(LogitsProcessor):
         self.ngram_size = rules.NoRepeatNGram(ngram_size).ngram_size
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the changed scores, [B, V]."""
         n = self.ngram_size
         T = input_ids.shape[1]
         if n > T:
@@ -50,6 +51,7 @@ class EncoderNoRepeatNGramLogitsProcessor(LogitsProcessor):
         self.encoder_input_ids = torch.atleast_2d(encoder_input_ids)  # [B, E]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the changed scores, [B, V]."""
         n = self.ngram_size
         R, T = input_ids.shape
         B, E = self.encoder_input_ids.shape
