@@ -148,6 +148,9 @@ def register(output_class: type[ModelOutput]) -> None:
     def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
         return list(output.values()), list(output.keys())
 
+    def flatten_with_keys(output: ModelOutput) -> tuple[list[Any], list[str]]:
+        return [(pytree.MappingKey(name), value) for name, value in output.items()], list(output.keys())
+
     def unflatten(values: Any, names: Any) -> ModelOutput:
         return output_class(**dict(zip(names, values, strict=True)))
 
@@ -156,6 +159,7 @@ def register(output_class: type[ModelOutput]) -> None:
         flatten,
         unflatten,
         serialized_type_name=f"{output_class.__module__}.{output_class.__qualname__}",
+        flatten_with_keys_fn=flatten_with_keys,
     )
 
 
@@ -173,4 +177,8 @@ pytree.register_pytree_node(
     lambda cache: (list(cache), None),
     lambda pairs, _: GPT2Cache(pairs),
     serialized_type_name="gpt2kit.torch.cache.GPT2Cache",
+    flatten_with_keys_fn=lambda cache: (
+        [(pytree.SequenceKey(layer), pair) for layer, pair in enumerate(cache)],
+        None,
+    ),
 )
