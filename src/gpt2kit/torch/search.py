@@ -193,7 +193,7 @@ def step(
         **draft.inputs(),
         **prompt.passed_on,
     )
-    if not seen:
+    if not seen and inputs.get("past_key_values") is None:  # a subclass may begin with a past of its own
         inputs["past_key_values"] = past
     if draft.places is not None:
         inputs["position_ids"] = draft.places[:, seen : draft.positions]  # [B, positions read]

@@ -193,6 +193,26 @@ def test_a_subclass_may_prepare_inputs_as_4_34_did():
     assert torch.equal(mine.generate(IDS, max_new_tokens=7), original.generate(IDS, max_new_tokens=7))
 
 
+def test_a_subclass_may_begin_with_a_past_of_its_own():
+    prefix = torch.tensor([[2, 3, 5], [7, 11, 13]])  # [B, T]
+
+    class Prefixed(GPT2LMHeadModel):
+        def prepare_inputs_for_generation(
+            self, input_ids: Tensor, past_key_values: Any = None, **kwargs: Any
+        ) -> dict[str, Any]:
+            if past_key_values is None:
+                past = self(prefix, use_cache=True).past_key_values
+                return {"input_ids": input_ids, "past_key_values": past, "use_cache": True}
+            return super().prepare_inputs_for_generation(input_ids, past_key_values, **kwargs)
+
+    original = build()
+    prefixed = Prefixed(original.config).eval()
+    prefixed.load_state_dict(original.state_dict())
+    whole = original.generate(torch.cat([prefix, IDS], dim=1), max_new_tokens=5)
+    assert torch.equal(prefixed.generate(IDS, max_new_tokens=5), whole[:, 3:])
+    assert not torch.equal(whole[:, 3:], original.generate(IDS, max_new_tokens=5))
+
+
 # ---------------------------------------------------------------------- what comes back
 
 
