@@ -37,9 +37,10 @@ def contrast_layers(model: Any, outputs: Any, layers: Sequence[int]) -> Tensor:
         layers: Candidates for the early layer, C of them; 0 is the embeddings.
     """
     head = model.get_output_embeddings()
-    last = outputs.logits[:, -1, :].float()  # [B, V]
+    exact = torch.promote_types(outputs.logits.dtype, torch.float32)
+    last = outputs.logits[:, -1, :].to(exact)  # [B, V]
     early = torch.stack(
-        [head(outputs.hidden_states[layer][:, -1, :]).float() for layer in layers]
+        [head(outputs.hidden_states[layer][:, -1, :]).to(exact) for layer in layers]
     )  # [C, B, V]
     baseline = early[0] if len(layers) == 1 else early[int(_divergence(last, early).argmax())]  # [B, V]
     mature, baseline = last.log_softmax(dim=-1), baseline.log_softmax(dim=-1)  # [B, V] each
