@@ -15,7 +15,7 @@ from typing import Any
 from gpt2kit.errors import InputError, MissingDependencyError
 
 try:
-    import lm_eval.models  # noqa: F401  # the harness looks for its own models only while there is no other
+    import lm_eval  # noqa: F401  # only to know that it is there
 except ModuleNotFoundError as _error:
     if _error.name != "lm_eval":
         raise

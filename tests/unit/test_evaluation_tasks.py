@@ -143,7 +143,7 @@ def test_the_last_word_is_all_of_its_tokens_for_lm_eval_and_the_last_one_for_ope
     ("text", "protocol"), [("", "openai"), (" ", "openai"), ("", "lm-eval"), ("Who ", "lm-eval")]
 )
 def test_a_passage_with_nothing_to_predict_is_told_with_its_line(tokenizer, text, protocol):
-    with pytest.raises(InputError, match="^f, line 1: the passage"):
+    with pytest.raises(InputError, match=r"^f, line 1: the passage"):
         lambada(tokenizer, text, Protocol(protocol))
 
 

@@ -66,7 +66,7 @@ def test_sizes_that_cannot_work_are_refused_with_their_numbers():
     assert check_window(None, None, 13) == (13, 6)
     assert check_window(7, None, 13) == (7, 3)
     assert check_window(1, None, 13) == (1, 1)
-    with pytest.raises(LengthError, match="window=17.*n_positions=13"):
+    with pytest.raises(LengthError, match=r"window=17.*n_positions=13"):
         check_window(17, None, 13)
     with pytest.raises(InputError, match="stride=7 is more than the window of 5"):
         check_window(5, 7, 13)

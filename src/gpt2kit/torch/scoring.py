@@ -303,8 +303,8 @@ def _behind(
 ) -> list[Pair]:
     """Put each text behind its context."""
     is_single, contexts = _items(context)
-    if is_single:
-        contexts = list(contexts) * len(rows)
+    if is_single or len(contexts) == 0:  # an empty list is an empty context
+        contexts = [contexts[0] if is_single else contexts] * len(rows)
     if len(contexts) != len(rows):
         raise InputError(f"{len(contexts)} contexts came with {len(rows)} texts; give one for each, or one.")
     if any(isinstance(each, str) != (strings is not None) for each in contexts):
