@@ -95,7 +95,7 @@ class GPT2ForQuestionAnswering(GPT2PreTrainedModel):
         """
         spans = None
         if start_positions is not None or end_positions is not None:
-            *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, T]
+            shape = target.shape_of(self, input_ids, inputs_embeds)  # [B, T]
             spans = self._checked_spans(start_positions, end_positions, shape)  # [B] each
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.transformer(

@@ -100,13 +100,12 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
                 batch in which the last token cannot be told.
             LengthError: Past and present are more than n_positions.
         """
-        *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)
+        shape = target.shape_of(self, input_ids, inputs_embeds)
         if len(shape) != 2:
             raise InputError(f"input_ids should have the shape [batch, positions], but it is {list(shape)}.")
-        B, T = shape
         if labels is not None:
-            labels = self._checked_labels(labels, B)  # [B] or [B, N]
-        self._refuse_untold(attention_mask, B)
+            labels = self._checked_labels(labels, shape[0])  # [B] or [B, N]
+        self._refuse_untold(attention_mask, shape[0])
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.transformer(
             input_ids,
@@ -121,9 +120,11 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        rows = torch.arange(B, device=body.last_hidden_state.device)  # [B]
+        hidden_states = body.last_hidden_state  # [B, T, D]
+        B, T = hidden_states.shape[:2]
+        rows = torch.arange(B, device=hidden_states.device)  # [B]
         last = self._last_tokens(input_ids, attention_mask, B, T).to(rows.device)  # [B]
-        logits = tap(self, "logits", self.score(body.last_hidden_state[rows, last]))  # [B, N]
+        logits = tap(self, "logits", self.score(hidden_states[rows, last]))  # [B, N]
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else self._loss(logits, labels.to(logits.device)),
             logits=logits,
@@ -260,7 +261,7 @@ class GPT2ForTokenClassification(GPT2PreTrainedModel):
             LengthError: Past and present are more than n_positions.
         """
         if labels is not None:
-            *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, T]
+            shape = target.shape_of(self, input_ids, inputs_embeds)  # [B, T]
             N = self.num_labels
             labels = target.classes("labels", labels, shape, N, f"num_labels={N}")  # [B, T]
         return_dict = self.config.use_return_dict if return_dict is None else return_dict

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.torch import arguments, target
+from gpt2kit.torch import target
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
@@ -115,7 +115,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         """
         check_logits_to_keep(logits_to_keep, labels)
         check_chunk_size(loss_chunk_size, labels)
-        *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, C, T] or [C, T]
+        shape = target.shape_of(self, input_ids, inputs_embeds)  # [B, C, T] or [C, T]
         if labels is not None:
             labels = target.tokens(labels, shape, self.config.vocab_size)  # [B, C, T]
         if mc_token_ids is not None:

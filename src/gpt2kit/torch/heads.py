@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from gpt2kit.config import GPT2Config
-from gpt2kit.torch import arguments, target
+from gpt2kit.torch import target
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
@@ -101,7 +101,7 @@ class GPT2LMHeadModel(LanguageHead, GPT2PreTrainedModel):
         check_logits_to_keep(logits_to_keep, labels)
         check_chunk_size(loss_chunk_size, labels)
         if labels is not None:
-            *_, shape = arguments.inputs(input_ids, inputs_embeds, self.config.n_embd)  # [B, T]
+            shape = target.shape_of(self, input_ids, inputs_embeds)  # [B, T]
             labels = target.tokens(labels, shape, self.config.vocab_size)  # [B, T]
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.transformer(

@@ -8,14 +8,35 @@ Dimensions: B batch, T positions, V vocabulary, C choices, N labels (docs/shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from gpt2kit.errors import InputError
+from gpt2kit.torch import arguments
 from gpt2kit.torch.arguments import is_readable
 from gpt2kit.torch.loss import IGNORED_LABEL
+from gpt2kit.torch.tracing import unseen
 
-__all__ = ["classes", "places", "positions", "tokens", "values"]
+__all__ = ["classes", "places", "positions", "shape_of", "tokens", "values"]
+
+
+def shape_of(model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, ...]:
+    """Return the shape of the ids, [B, T] or [B, C, T], or that which ids in place of embeddings would have.
+
+    Args:
+        model: For its device and the width of its embeddings.
+        input_ids: What came.
+        inputs_embeds: What came instead.
+
+    Raises:
+        InputError: Both came, or neither, or no tensors of any shape that could be meant.
+    """
+    arguments.tensors(model.device, input_ids=input_ids, inputs_embeds=inputs_embeds)
+    with unseen():
+        *_, shape = arguments.inputs(input_ids, inputs_embeds, model.config.n_embd)
+        return tuple(shape)
 
 
 def tokens(labels: Tensor, shape: Sequence[int], V: int) -> Tensor:
@@ -88,6 +109,7 @@ def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool =
     Raises:
         InputError: Another shape, or shares outside 0 to 1.
     """
+    _check_tensor("labels", labels)
     labels = _shaped("labels", labels, shape).to(like.device, like.dtype)  # shape
     if shares and is_readable(labels) and (outside := labels[(labels < 0) | (labels > 1)]).numel():
         raise InputError(
@@ -100,7 +122,8 @@ def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool =
 
 def _whole(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
     """Return whole numbers as int64, of the given shape."""
-    if labels.is_floating_point() or labels.is_complex() or str(labels.dtype) == "torch.bool":
+    _check_tensor(name, labels)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(
             f"{name} should hold whole numbers, but it is of dtype {labels.dtype}. Convert it with .long() "
             "if that is what it holds."
@@ -108,12 +131,22 @@ def _whole(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
     return _shaped(name, labels, shape).long()
 
 
+def _check_tensor(name: str, labels: Any) -> None:
+    """Refuse what is no tensor; one on another device is moved to the scores, as 4.34 does."""
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            f"{name} should be a tensor, but it is a {type(labels).__name__}. Make one: torch.tensor({name})."
+        )
+
+
 def _shaped(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return labels of the given shape; they may have one more axis, of size 1."""
+    """Return labels of the given shape; they may have one more axis, of size 1, which goes."""
     wanted = tuple(shape)
-    if tuple(labels.shape) not in (wanted, (*wanted, 1)):
-        raise InputError(f"{name} should have the shape {list(wanted)}, but it is {list(labels.shape)}.")
-    return labels.reshape(wanted)  # shape
+    with unseen():
+        given = tuple(labels.shape)
+    if given not in (wanted, (*wanted, 1)):
+        raise InputError(f"{name} should have the shape {list(wanted)}, but it is {list(given)}.")
+    return labels if given == wanted else labels.squeeze(-1)  # shape
 
 
 def _check_range(name: str, labels: Tensor, count: int, counted: str) -> None:
