@@ -48,7 +48,7 @@ ADDED = {
     },
 }
 # Other defaults.
-CHANGED = {f"{name}.save_pretrained": {"safe_serialization": True} for name in MODELS}
+CHANGED = {f"{name}.save_pretrained": {"safe_serialization": None} for name in MODELS}
 # Where 4.34 took any keyword and did nothing with it, none is taken; these are the only such places.
 NO_MORE_KEYWORDS = {
     "GenerationConfig.save_pretrained",

@@ -346,7 +346,7 @@ class GPT2PreTrainedModel(ActivationMixin, BuilderMixin, nn.Module):
         save_function: Callable[..., Any] = torch.save,
         push_to_hub: bool = False,
         max_shard_size: int | str = "10GB",
-        safe_serialization: bool = True,
+        safe_serialization: bool | None = None,
         variant: str | None = None,
         token: str | bool | None = None,
         save_peft_format: bool = True,
@@ -361,10 +361,11 @@ class GPT2PreTrainedModel(ActivationMixin, BuilderMixin, nn.Module):
             save_directory: The folder; it is made if it is not there.
             is_main_process: False writes nothing: another process does.
             state_dict: Weights in place of the model's own.
-            save_function: Called as torch.save is, for safe_serialization=False.
+            save_function: Called as torch.save is, to write pickles.
             push_to_hub: Refused; see below.
             max_shard_size: Size at which the weights are cut into several files, such as "500MB".
-            safe_serialization: Write model.safetensors; False writes pytorch_model.bin, a pickle.
+            safe_serialization: Write model.safetensors; False writes pytorch_model.bin, a pickle. None writes
+                a pickle only where a save_function of yours asks for it.
             variant: Put this into the name of the weights' file: model.<variant>.safetensors.
             token: Refused with push_to_hub.
             save_peft_format: Only True: this library has no adapters of its own.
@@ -391,7 +392,9 @@ class GPT2PreTrainedModel(ActivationMixin, BuilderMixin, nn.Module):
                 state_dict=state_dict,
                 save_function=save_function,
                 max_shard_size=max_shard_size,
-                safe_serialization=safe_serialization,
+                safe_serialization=save_function is torch.save
+                if safe_serialization is None
+                else safe_serialization,
                 variant=variant,
             )
 

@@ -469,9 +469,13 @@ def test_a_save_function_writes_the_pickle(tmp_path: Path, folder: Path) -> None
 
     model = GPT2LMHeadModel.from_pretrained(folder)
     model.save_pretrained(tmp_path / "out", save_function=save, safe_serialization=False)
-    assert len(calls) == 1
+    model.save_pretrained(tmp_path / "out2", save_function=save)  # as scripts for accelerate do
+    assert len(calls) == 2
+    for name in ("out", "out2"):
+        assert (tmp_path / name / "pytorch_model.bin").is_file()
+        assert not (tmp_path / name / "model.safetensors").exists()
     with pytest.raises(InputError, match="pass safe_serialization=False"):
-        model.save_pretrained(tmp_path / "out2", save_function=save)
+        model.save_pretrained(tmp_path / "out3", save_function=save, safe_serialization=True)
 
 
 def test_a_process_that_is_not_the_main_one_writes_nothing(tmp_path: Path) -> None:
