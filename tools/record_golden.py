@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 # settings.
 REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2", "hypothesis", "regex", "safetensors")
 # Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
-OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py")
+OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py", "record_decoding.py")
 
 
 def main() -> None:
