@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        help="of forward initial layouts signatures config tokenization generation; or manifest alone",
+        help="of forward initial layouts signatures config tokenization generation decoding; or manifest",
     )
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv")
