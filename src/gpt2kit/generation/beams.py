@@ -33,7 +33,7 @@ class Beams:
     Attributes:
         number: Beams of a prompt.
         groups: Groups that they are divided into.
-        length_penalty: Power of the length, prompt included, that the log-probability of a text is divided by.
+        length_penalty: Power of the length, prompt included, that a text's log-probability is divided by.
         early_stopping: When to stop looking: True as soon as there are enough finished texts, False when a
             better one is unlikely, "never" when there can be none.
         constraints: What has to be written.
@@ -87,8 +87,8 @@ def plan_beams(
         return None
     if streaming:
         raise InputError(
-            "`streamer` cannot be used with beam search: no token is sure before all beams have ended. Make sure "
-            "that `num_beams` is set to 1."
+            "`streamer` cannot be used with beam search: no token is sure before all beams have ended. Make "
+            "sure that `num_beams` is set to 1."
         )
     if config.length_penalty is None:
         raise InputError("`length_penalty` has to be a number with beams; 1.0 is the default, 0.0 is none.")
@@ -113,8 +113,8 @@ def _check_way(config: GenerationConfig) -> None:
     """Refuse constraints with options that constrained beam search does not read."""
     if config.num_beams == 1:
         raise InputError(
-            "`force_words_ids` and `constraints` need `num_beams` above 1: what has to be written is found by "
-            "following several texts."
+            "`force_words_ids` and `constraints` need `num_beams` above 1: what has to be written is found "
+            "by following several texts."
         )
     if config.do_sample or config.num_beam_groups != 1:
         option = "do_sample=True" if config.do_sample else f"num_beam_groups={config.num_beam_groups}"

@@ -52,8 +52,8 @@ class Constraint(ABC):
             token = advice if isinstance(advice, int) else next(iter(advice or ()), None)
             if token is None or not self.does_advance(token):
                 raise InputError(
-                    f"{name}.advance() gives {advice!r}, and does_advance() does not take it. Each token that "
-                    "advance() names has to bring the constraint forward."
+                    f"{name}.advance() gives {advice!r}, and does_advance() does not take it. Each token "
+                    "that advance() names has to bring the constraint forward."
                 )
             if self.update(token)[1]:
                 break
@@ -74,7 +74,7 @@ class Constraint(ABC):
 
     @abstractmethod
     def update(self, token_id: int) -> tuple[bool, bool, bool]:
-        """Take a token that was written; return whether it was a step, the last step, and a step back to 0."""
+        """Take a token that was written; return whether it was a step, the last step, and a way back."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -113,7 +113,8 @@ class PhrasalConstraint(Constraint):
         _check_word("token_ids", token_ids)
         self.token_ids = token_ids
         self.seqlen = len(token_ids)
-        self.reset()
+        self.fulfilled_idx = -1  # the last token that was written
+        self.completed = False
 
     def advance(self) -> int | None:
         """Return the next token of the phrase."""
@@ -136,7 +137,7 @@ class PhrasalConstraint(Constraint):
     def reset(self) -> None:
         """Begin the phrase again."""
         self.completed = False
-        self.fulfilled_idx = -1  # the last token that was written
+        self.fulfilled_idx = -1
 
     def remaining(self) -> int:
         """Return how many tokens of the phrase are missing."""
@@ -224,7 +225,8 @@ class DisjunctiveConstraint(Constraint):
         self.trie = DisjunctiveTrie(nested_token_ids)
         self.token_ids = nested_token_ids
         self.seqlen = self.trie.max_height
-        self.reset()
+        self.current_seq: list[int] = []
+        self.completed = False
 
     def advance(self) -> list[int] | None:
         """Return the tokens that may follow."""
@@ -247,7 +249,7 @@ class DisjunctiveConstraint(Constraint):
     def reset(self) -> None:
         """Begin again."""
         self.completed = False
-        self.current_seq: list[int] = []
+        self.current_seq = []
 
     def remaining(self) -> int:
         """Return how many tokens the longest word has still; 0 once one word is complete."""
@@ -301,7 +303,7 @@ class ConstraintListState:
         found: list[int] = []
         for constraint in self.pending_constraints if begun is None else [begun]:
             advice = constraint.advance()
-            found.extend([advice] if isinstance(advice, Integral) else advice or ())  # type: ignore[list-item, arg-type]
+            found.extend([advice] if isinstance(advice, Integral) else advice or ())  # type: ignore[arg-type]
         return found or None
 
     def reset(self, token_ids: Iterable[int] | None) -> None:
@@ -330,8 +332,8 @@ class ConstraintListState:
                     stepped, complete, _ = pending.update(token_id)
                     if not stepped:
                         raise InputError(
-                            f"{type(pending).__name__}.update({token_id}) makes no step, and does_advance() says "
-                            "it does."
+                            f"{type(pending).__name__}.update({token_id}) makes no step, and "
+                            "does_advance() says it does."
                         )
                     begun = self.inprogress_constraint = self.pending_constraints.pop(place)
                     break
@@ -387,16 +389,16 @@ def constraints_of(constraints: object, force_words_ids: object) -> tuple[Constr
             )
     if not found:
         raise InputError(
-            "`constraints` and `force_words_ids` hold nothing that has to be written. Leave them out, or name "
-            "the words."
+            "`constraints` and `force_words_ids` hold nothing that has to be written. Leave them out, or "
+            "name the words."
         )
     return tuple(found)
 
 
 def _words_wanted(given: object) -> str:
     return (
-        "`force_words_ids` has to either be a `List[List[List[int]]]` or `List[List[int]]` of positive integers, "
-        f"but is {given!r}."
+        "`force_words_ids` has to either be a `List[List[List[int]]]` or `List[List[int]]` of positive "
+        f"integers, but is {given!r}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The finished texts of a beam search: the best few of one prompt, or of one group of its beams. No tensors."""
+"""The finished texts of a beam search: the best few of one prompt or of a group of its beams. No tensors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class Hypothesis:
         text: Its tokens in the form of the room, prompt included and the end token excluded.
         end: The token that ended it; None where the length or a criterion did.
         beams: The row of the scores that each new token was chosen from, where that is recorded.
+        fulfilled: Whether it has everything that had to be written.
     """
 
     score: float
     text: Any
     end: int | None = None
     beams: Any = None
+    fulfilled: bool = True
 
 
 class Hypotheses:
@@ -56,6 +58,10 @@ class Hypotheses:
                 return
             del self.found[scores.index(min(scores))]
         self.found.append(Hypothesis(score, text, end, beams))
+
+    def add_spare(self, total: float, length: int, text: Any, beams: Any = None) -> None:
+        """Take a text that lacks what had to be written; it is returned where there is no other."""
+        self.found.append(Hypothesis(total / length**self.length_penalty, text, None, beams, fulfilled=False))
 
     def settle(self, best: float, length: int) -> None:
         """Close the list if the best beam, of this log-probability and length, cannot get in any more."""

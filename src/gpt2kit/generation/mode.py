@@ -130,8 +130,8 @@ def check_relations(config: GenerationConfig) -> None:
     if config.diversity_penalty or groups != 1:
         if groups == 1:
             raise InputError(
-                f"`diversity_penalty` ({config.diversity_penalty}) keeps groups of beams apart, and there is one "
-                "group. Pass `num_beam_groups` above 1, or leave it out."
+                f"`diversity_penalty` ({config.diversity_penalty}) keeps groups of beams apart, and there is "
+                "one group. Pass `num_beam_groups` above 1, or leave it out."
             )
         if config.do_sample:
             raise InputError(

@@ -43,9 +43,7 @@ def processors_of(
     if config.min_new_tokens and eos:
         found.append(r.MinNewTokens(prompt_length, config.min_new_tokens, eos))
     if prefix_allowed_tokens_fn is not None:
-        found.append(
-            r.PrefixConstrained(prefix_allowed_tokens_fn, config.num_beams // config.num_beam_groups)
-        )
+        found.append(r.PrefixConstrained(prefix_allowed_tokens_fn, _rows_of_a_prompt(config)))
     if config.forced_bos_token_id is not None:
         found.append(r.ForcedBOS(config.forced_bos_token_id))
     if config.forced_eos_token_id is not None:
@@ -62,6 +60,13 @@ def processors_of(
     if config.forced_decoder_ids is not None:
         found.append(r.ForceTokens(config.forced_decoder_ids))  # type: ignore[arg-type]
     return tuple(found)
+
+
+def _rows_of_a_prompt(config: GenerationConfig) -> int:
+    """Return how many rows of text belong to one prompt in a call of the rules."""
+    if config.num_beams > 1:
+        return config.num_beams // config.num_beam_groups
+    return config.num_return_sequences
 
 
 def warpers_of(config: GenerationConfig, without_temperature: bool = False) -> tuple[r.Rule, ...]:

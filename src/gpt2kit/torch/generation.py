@@ -23,6 +23,7 @@ from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
 from gpt2kit.generation.order import end_tokens
 from gpt2kit.torch.assisted import assisted_generation
+from gpt2kit.torch.beams import beam_search
 from gpt2kit.torch.by_hand import SearchByHand
 from gpt2kit.torch.contrastive import contrastive_search
 from gpt2kit.torch.draft import check_assistant, drafter_of
@@ -137,6 +138,8 @@ class GenerationMixin(SearchByHand):
                 max_length_given=kwargs.get("max_length") is not None,
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 assistant=assistant_model is not None,
+                streaming=streamer is not None,
+                prompts=prompt.ids.tolist() if config.constraints or config.force_words_ids else (),
                 negative_positions=None if negative is None else negative.positions,
                 n_layer=self.config.n_layer,
                 tied=self.config.tie_word_embeddings,
@@ -288,6 +291,10 @@ def _assisted(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> 
 RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan], Any]] = {
     GenerationMode.GREEDY_SEARCH: _token_by_token,
     GenerationMode.SAMPLE: _token_by_token,
+    GenerationMode.BEAM_SEARCH: beam_search,
+    GenerationMode.BEAM_SAMPLE: beam_search,
+    GenerationMode.GROUP_BEAM_SEARCH: beam_search,
+    GenerationMode.CONSTRAINED_BEAM_SEARCH: beam_search,
     GenerationMode.CONTRASTIVE_SEARCH: _contrastive,
     GenerationMode.ASSISTED_GENERATION: _assisted,
 }

@@ -39,6 +39,8 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
         use_cache: Whether keys and values are kept.
     """
 
+    knows_rows = True
+
     def __init__(
         self,
         guidance_scale: float,

@@ -118,8 +118,12 @@ class EncoderRepetitionPenaltyLogitsProcessor(LogitsProcessor):
         self.penalty = 1 / rules.EncoderRepetitionPenalty(penalty).penalty
         self.encoder_input_ids = encoder_input_ids
 
+    knows_rows = True
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return _penalise(scores, self.encoder_input_ids, self.penalty)  # [B, V]
+        texts = len(scores) // len(self.encoder_input_ids)  # of each prompt
+        prompts = self.encoder_input_ids.repeat_interleave(texts, dim=0)  # [B, T]
+        return _penalise(scores, prompts, self.penalty)  # [B, V]
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
@@ -186,7 +190,14 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
     Args:
         prefix_allowed_tokens_fn: (row, ids [T]) -> the ids allowed next, at least one.
         num_beams: Rows that belong to one prompt.
+
+    Attributes:
+        ended: Rows that are not asked about, since their text has ended, [B]; a search says so.
+        refuses: Whether a row that may not go on is an error; a beam search drops it and follows the others.
     """
+
+    ended: Tensor | None = None
+    refuses = True
 
     def __init__(
         self, prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]], num_beams: int
@@ -197,15 +208,20 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         mask = torch.full_like(scores, _NEVER)  # [B, V]
+        ended = [False] * len(mask) if self.ended is None else self.ended.tolist()
         for row, text in enumerate(input_ids):
+            if ended[row]:
+                mask[row] = 0
+                continue
             allowed = self._prefix_allowed_tokens_fn(row // self._num_beams, text)
-            if len(allowed) == 0:
+            if len(allowed) == 0 and self.refuses:
                 raise InputError(
-                    f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}. "
-                    "Allow the end token where a text is complete."
+                    f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}, where "
+                    f"token number {len(text) + 1} of the text has to come. Allow the end token where a text is "
+                    "complete."
                 )
             try:
-                mask[row, allowed] = 0
+                mask[row, list(allowed)] = 0
             except IndexError:
                 raise InputError(
                     f"prefix_allowed_tokens_fn allows {list(allowed)} in row {row}, and not all of these are "

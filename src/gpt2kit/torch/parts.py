@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import GenerationConfig, GenerationPlan
-from gpt2kit.generation.stops import StopStrings
+from gpt2kit.generation.stops import EosTokens, StopStrings
 from gpt2kit.torch.logits import LogitNormalization, LogitsProcessorList, processor_of
 from gpt2kit.torch.processor import Setting
 from gpt2kit.torch.record import Record
@@ -44,7 +44,10 @@ def criteria_of(plan: GenerationPlan, tokenizer: Any, own: Sequence[Any]) -> Sto
         raise InputError(
             "`stop_strings` are compared with text: pass the tokenizer too, generate(..., tokenizer=...)."
         )
-    made = [CRITERION_OF[type(stop)](stop, tokenizer, plan.prompt_length) for stop in plan.stops]
+    stops = [
+        stop for stop in plan.stops if plan.beams is None or not isinstance(stop, EosTokens)
+    ]  # beams see to it
+    made = [CRITERION_OF[type(stop)](stop, tokenizer, plan.prompt_length) for stop in stops]
     # An end token is an option of its own in 4.34, so a criterion of that type is no second one.
     _refuse_twice([c for c in made if not isinstance(c, EosTokenCriteria)], own, "stopping criterion")
     return StoppingCriteriaList([c for c in made if not isinstance(c, MaxLengthCriteria)] + list(own))

@@ -18,7 +18,14 @@ __all__ = ["LogitsProcessor", "LogitsProcessorList", "Setting"]
 
 
 class LogitsProcessor:
-    """Change the scores of the next token; subclass it to make a rule of your own."""
+    """Change the scores of the next token; subclass it to make a rule of your own.
+
+    Attributes:
+        knows_rows: Whether the rows have to be those of the prompts, in their order: then rows that have
+            ended do not leave a beam search.
+    """
+
+    knows_rows = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the changed scores, [B, V]."""

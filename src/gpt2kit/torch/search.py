@@ -18,7 +18,7 @@ from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.dola import contrast_layers
-from gpt2kit.torch.logits import LogitsProcessorList
+from gpt2kit.torch.logits import LogitsProcessorList, PrefixConstrainedLogitsProcessor
 from gpt2kit.torch.prompt import Prompt
 from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, Record, SampleDecoderOnlyOutput
 from gpt2kit.torch.stopping import StoppingCriteriaList, ended_rows
@@ -146,6 +146,7 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     ended: Tensor | None = None  # [B], once a row may end before the others
     worst: Tensor | None = None  # the lowest score that a token was chosen for
     record = how.record or Record()
+    prefixes = [rule for rule in how.processors if isinstance(rule, PrefixConstrainedLogitsProcessor)]
     while True:
         outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
@@ -168,6 +169,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
             how.streamer.put(tokens.cpu())
         if how.criteria:
             ended = ended_by_now(how, draft.text(how.own_code), record.scores, ended)  # [B]
+            for prefix in prefixes:
+                prefix.ended = ended
         if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
             break
     check_choice(worst)
