@@ -136,6 +136,7 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
 
     def _checked_labels(self, labels: Tensor, B: int) -> Tensor:
         """Return labels as the kind of problem wants them, which the first ones decide."""
+        target.check_tensor("labels", labels)
         N, config = self.num_labels, self.config
         numbers = labels.is_floating_point() or labels.dtype == torch.bool
         several = "multi_label_classification" if numbers else "single_label_classification"

@@ -48,6 +48,7 @@ _NOT_FOR_GENERATION = {
     "self",
     "labels",
     "mc_labels",
+    "mc_token_ids",
     "return_dict",
     "logits_to_keep",
     "loss_chunk_size",

@@ -19,7 +19,7 @@ from gpt2kit.torch.arguments import is_readable
 from gpt2kit.torch.loss import IGNORED_LABEL
 from gpt2kit.torch.tracing import unseen
 
-__all__ = ["classes", "places", "positions", "shape_of", "tokens", "values"]
+__all__ = ["check_tensor", "classes", "places", "positions", "shape_of", "tokens", "values"]
 
 
 def shape_of(model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool =
     Raises:
         InputError: Another shape, or shares outside 0 to 1.
     """
-    _check_tensor("labels", labels)
+    check_tensor("labels", labels)
     labels = _shaped("labels", labels, shape).to(like.device, like.dtype)  # shape
     if shares and is_readable(labels) and (outside := labels[(labels < 0) | (labels > 1)]).numel():
         raise InputError(
@@ -122,7 +122,7 @@ def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool =
 
 def _whole(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
     """Return whole numbers as int64, of the given shape."""
-    _check_tensor(name, labels)
+    check_tensor(name, labels)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(
             f"{name} should hold whole numbers, but it is of dtype {labels.dtype}. Convert it with .long() "
@@ -131,7 +131,7 @@ def _whole(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
     return _shaped(name, labels, shape).long()
 
 
-def _check_tensor(name: str, labels: Any) -> None:
+def check_tensor(name: str, labels: Any) -> None:
     """Refuse what is no tensor; one on another device is moved to the scores, as 4.34 does."""
     if not isinstance(labels, Tensor):
         raise InputError(
