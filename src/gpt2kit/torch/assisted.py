@@ -159,11 +159,15 @@ def _part(outputs: Any, record: Record, number: int, seen: int, read: int) -> An
         read: Positions of the text that the call read.
     """
     start, stop = (0, read) if number == 0 else (read + number - 1, read + number)
-    part = SimpleNamespace(attentions=None, hidden_states=None)
+    part = SimpleNamespace(attentions=None, hidden_states=None, cross_attentions=None)
     if record.attentions is not None:
         part.attentions = tuple(
             weights[:, :, start:stop, : seen + stop] for weights in outputs.attentions
         )  # [1, H, positions, S] each
+    if record.attentions is not None and outputs.cross_attentions is not None:
+        part.cross_attentions = tuple(
+            weights[:, :, start:stop] for weights in outputs.cross_attentions
+        )  # [1, H, positions, E] each
     if record.hidden_states is not None:
         part.hidden_states = tuple(layer[:, start:stop] for layer in outputs.hidden_states)  # [1, ., D] each
     return part

@@ -3,7 +3,8 @@
 A candidate v is worth (1 - alpha) p(v) - alpha max_j cos(h_v, h_j): the model's confidence, less how much its
 hidden state resembles that of any position so far. The k candidates of a step are read in one call: they go
 on from the same keys and values, each hidden from the others, so that nothing of the past is copied.
-Dimensions: B rows of text, k candidates, S positions so far, D n_embd, H heads, V vocabulary.
+Dimensions: B rows of text, k candidates, S positions so far, D n_embd, H heads, E encoder positions,
+V vocabulary.
 
 Source:
     Su et al. 2022, "A Contrastive Framework for Neural Text Generation", section 4.2.
@@ -11,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,12 +50,14 @@ class ContrastiveSearchDecoderOnlyOutput(ModelOutput):
         attentions: For each new token and each layer, what the token before it saw: [B, H, T, T] of the
             prompt, then [B, H, 1, S].
         hidden_states: Likewise, embeddings and each layer: [B, T, D], then [B, 1, D].
+        cross_attentions: Likewise, [B, H, T, E], then [B, H, 1, E]; where there is an encoder.
     """
 
     sequences: Tensor | None = None
     scores: tuple[Tensor, ...] | None = None
     attentions: tuple[tuple[Tensor, ...], ...] | None = None
     hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+    cross_attentions: tuple[tuple[Tensor, ...], ...] | None = None
 
 
 @dataclass
@@ -63,6 +67,7 @@ class _Read:
     logits: Tensor
     hidden_states: Any
     attentions: Any
+    cross_attentions: Any
 
 
 class _Context:
@@ -89,10 +94,21 @@ class _Context:
             prompt.masked_fill_(self.padding, _NEVER)
         return cosines.amax(dim=1)  # [B, k]
 
-    def append(self, directions: Tensor) -> None:
-        """Add the direction of the position that was chosen, [B, D]."""
-        self.directions[:, self.length] = directions
+    def choose(self, confidence: Tensor, barred: Tensor, states: Tensor, alpha: float) -> Tensor:
+        """Return the number of each row's best candidate, [B], and go on with it.
+
+        Args:
+            confidence: Probability of each candidate, [B, k].
+            barred: Which of them a rule bars, [B, k].
+            states: Last hidden state of each, [B, k, D].
+            alpha: What resemblance costs.
+        """
+        directions = _direction(states)  # [B, k, D]
+        worth = (1.0 - alpha) * confidence - alpha * self.resemblance(directions)  # [B, k]
+        chosen = worth.masked_fill(barred, _NEVER).argmax(dim=-1)  # [B]
+        self.directions[:, self.length] = directions[_rows(chosen), chosen]
         self.length += 1
+        return chosen
 
 
 def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contrast) -> Any:
@@ -110,15 +126,8 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
     Raises:
         InputError: a past without its hidden states, or a model that keeps no cache.
     """
-    _check_prompt(prompt)
     draft = Draft(prompt, how.max_length)
-    room = how.max_length - draft.length + draft.positions + contrast.top_k - 1
-    past = GPT2Cache.empty(model.config, capacity=min(room, model.config.n_positions))
-    first = replace(how, use_cache=True, record=_with_states(how.record))
-    outputs = step(model, prompt, draft, past, prompt.embeds, first)
-    past = cache_of(outputs, "Contrastive search")
-    context = _Context(outputs.hidden_states[-1], prompt.mask, how.max_length - draft.length)
-    read = _Read(outputs.logits[:, -1, :], outputs.hidden_states, outputs.attentions)
+    past, context, read = _begin(model, prompt, draft, how, contrast.top_k)
     record = how.record or Record()
     ended: Tensor | None = None  # [B], once a row may end before the others
     worst: Tensor | None = None  # the lowest score that a token was chosen for
@@ -131,15 +140,11 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
         best, candidates = scores.topk(contrast.top_k, dim=-1)  # [B, k] each
         confidence = scores.softmax(dim=-1).gather(1, candidates)  # [B, k]
         found, past = _read_candidates(model, prompt, draft, past, candidates, how, contrast.one_by_one)
-        directions = _direction(found.hidden_states[-1])  # [B, k, D]
-        alpha = contrast.penalty_alpha
-        worth = (1.0 - alpha) * confidence - alpha * context.resemblance(directions)  # [B, k]
-        chosen = worth.masked_fill(best == _NEVER, _NEVER).argmax(dim=-1)  # [B]; none that a rule bars
-        rows = torch.arange(len(chosen), device=chosen.device)  # [B]
-        start = past.get_seq_length() - contrast.top_k
-        read = _chosen(found, chosen, start, record)
-        past = past.keep_branch(start, chosen)
-        context.append(directions[rows, chosen])
+        states = found.hidden_states[-1]  # [B, k, D]
+        chosen = context.choose(confidence, best == _NEVER, states, contrast.penalty_alpha)  # [B]
+        read = _chosen(found, chosen, record)
+        past = past.keep_branch(past.get_seq_length() - contrast.top_k, chosen)
+        rows = _rows(chosen)  # [B]
         tokens, reached = candidates[rows, chosen], best[rows, chosen]  # [B] each
         if ended is not None:
             tokens = torch.where(ended, padding(how.pad_token_id), tokens)  # [B]
@@ -159,6 +164,25 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
     if how.record is None:
         return sequences
     return ContrastiveSearchDecoderOnlyOutput(sequences=sequences, **record.fields())
+
+
+def _begin(
+    model: Any, prompt: Prompt, draft: Draft, how: Search, top_k: int
+) -> tuple[GPT2Cache, _Context, _Read]:
+    """Read the prompt: return its keys and values, its directions, and what the model gave."""
+    if prompt.past is not None:
+        raise InputError(
+            "Contrastive search compares each candidate with the hidden states of the whole text, and "
+            "past_key_values do not hold them. Leave past_key_values out."
+        )
+    new = how.max_length - draft.length
+    room = min(draft.positions + new + top_k - 1, model.config.n_positions)
+    kept = Record(attentions=None if how.record is None else how.record.attentions, hidden_states=[])
+    first = replace(how, use_cache=True, record=kept)
+    outputs = step(model, prompt, draft, GPT2Cache.empty(model.config, room), prompt.embeds, first)
+    states = outputs.hidden_states
+    read = _Read(outputs.logits[:, -1, :], states, outputs.attentions, outputs.cross_attentions)
+    return cache_of(outputs, "Contrastive search"), _Context(states[-1], prompt.mask, new), read
 
 
 # ---------------------------------------------------------------------- reading the candidates
@@ -198,16 +222,24 @@ def _read_candidates(
             logits_to_keep=width,
         )
         past = cache_of(outputs, "Contrastive search")
-        read.append(_Read(outputs.logits, outputs.hidden_states, _own_places(outputs.attentions, start)))
-    if len(read) == 1:
-        return read[0], past
-    together = _Read(
+        weights = _own_places(outputs.attentions, start)  # [B, H, width, S + 1] each
+        read.append(_Read(outputs.logits, outputs.hidden_states, weights, outputs.cross_attentions))
+    return read[0] if len(read) == 1 else _together(read), past
+
+
+def _together(read: Sequence[_Read]) -> _Read:
+    """Return what was read one by one as if it had been read in one call."""
+
+    def joined(name: str, dim: int) -> Any:
+        layers = [getattr(each, name) for each in read]
+        return layers[0] and tuple(torch.cat(layer, dim=dim) for layer in zip(*layers, strict=True))
+
+    return _Read(
         torch.cat([each.logits for each in read], dim=1),  # [B, k, V]
-        tuple(torch.cat(layer, dim=1) for layer in zip(*(e.hidden_states for e in read), strict=True)),
-        read[0].attentions
-        and tuple(torch.cat(layer, dim=2) for layer in zip(*(e.attentions for e in read), strict=True)),
+        joined("hidden_states", 1),  # [B, k, D] each
+        joined("attentions", 2),  # [B, H, k, S + 1] each
+        joined("cross_attentions", 2),  # [B, H, k, E] each
     )
-    return together, past
 
 
 def _inputs(model: Any, prompt: Prompt, draft: Draft, past: GPT2Cache, part: Tensor) -> dict[str, Any]:
@@ -257,17 +289,18 @@ def _own_places(attentions: Any, start: int) -> Any:
     return tuple(own)
 
 
-def _chosen(found: _Read, chosen: Tensor, start: int, record: Record) -> _Read:
+def _chosen(found: _Read, chosen: Tensor, record: Record) -> _Read:
     """Return what the model gave for the candidate that was chosen in each row, [B]."""
-    rows = torch.arange(len(chosen), device=chosen.device)  # [B]
-    states = attentions = None
+    rows = _rows(chosen)  # [B]
+
+    def of_row(layers: Any) -> Any:
+        return layers and tuple(layer[rows, :, chosen][:, :, None] for layer in layers)  # [B, H, 1, .] each
+
+    states = None
     if record.hidden_states is not None:
         states = tuple(layer[rows, chosen][:, None] for layer in found.hidden_states)  # [B, 1, D] each
-    if record.attentions is not None:
-        attentions = tuple(
-            layer[rows, :, chosen][:, :, None] for layer in found.attentions
-        )  # [B, H, 1, S + 1]
-    return _Read(found.logits[rows, chosen], states, attentions)  # [B, V]
+    logits = found.logits[rows, chosen]  # [B, V]
+    return _Read(logits, states, of_row(found.attentions), of_row(found.cross_attentions))
 
 
 def _direction(states: Tensor) -> Tensor:
@@ -275,14 +308,6 @@ def _direction(states: Tensor) -> Tensor:
     return states / states.norm(dim=-1, keepdim=True)  # [..., D]
 
 
-def _with_states(record: Record | None) -> Record:
-    """Return what the prompt's step has to keep: the hidden states, and the attentions where asked for."""
-    return Record(attentions=None if record is None else record.attentions, hidden_states=[])
-
-
-def _check_prompt(prompt: Prompt) -> None:
-    if prompt.past is not None:
-        raise InputError(
-            "Contrastive search compares each candidate with the hidden states of the whole text, and "
-            "past_key_values do not hold them. Leave past_key_values out."
-        )
+def _rows(chosen: Tensor) -> Tensor:
+    """Return the number of each row, [B], to index with beside what was chosen in it."""
+    return torch.arange(len(chosen), device=chosen.device)  # [B]

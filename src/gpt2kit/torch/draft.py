@@ -86,7 +86,10 @@ class ModelDrafter:
         text = draft.text()  # [1, T]
         for _ in range(most):
             logits = self._next(draft, text)  # [1, V]
-            token = self.processors(text.contiguous(), logits).argmax(dim=-1)  # [1]
+            try:
+                token = self.processors(text.contiguous(), logits).argmax(dim=-1)  # [1]
+            except InputError:  # a dead end, where no token may follow; the model may never go there
+                break
             text = torch.cat((text, token[:, None]), dim=1)  # [1, T + drafted]
             self.drafted += 1
             if int(token) in self.eos_token_ids:
