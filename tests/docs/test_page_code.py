@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="the pages compute with PyTorch")
 ROOT = Path(__file__).parents[2]
 PAGES = {
     "README.md": "ROMEO:\n",
+    "docs/activations.md": "torch.Size([1, 6, 9, 9])\n",
     "docs/evaluation.md": "14 tokens scored",
     "docs/generation.md": "JULIET:\n",
     "docs/models.md": "",
