@@ -21,7 +21,7 @@ from gpt2kit.torch.loss import IGNORED_LABEL, check_chunk_size
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import GPT2DoubleHeadsModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.summary import SequenceSummary
+from gpt2kit.torch.summary import SequenceSummary, check_summary_type
 from gpt2kit.torch.taps import tap
 
 __all__ = ["GPT2DoubleHeadsModel"]
@@ -54,6 +54,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
+        check_summary_type(config)
         config.num_labels = 1
         self.transformer = GPT2Model(config)
         with unfilled_while_loading():
@@ -172,7 +173,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         if not scored:
             raise InputError("mc_labels came for a single text. Give the choices as input_ids of [C, T].")
         *questions, C = scored
-        return target.classes("mc_labels", mc_labels, questions, C, f"{C} choices")
+        return target.classes("mc_labels", mc_labels, questions, C, "{} choices")
 
 
 def choice_loss(mc_logits: Tensor, mc_labels: Tensor) -> Tensor:

@@ -63,7 +63,8 @@ def classes(name: str, labels: Tensor, shape: Sequence[int], count: int, counted
         labels: What came.
         shape: One label for each row that is scored.
         count: Number of classes.
-        counted: What that number is, for the message: "num_labels=3".
+        counted: What that number is, for the message: "num_labels=3". A number that belongs to the input is
+            written "{} choices", because a compiler would take one that is spelled out for a constant.
 
     Raises:
         InputError: Not whole numbers, of another shape, or no such class.
@@ -156,6 +157,6 @@ def _check_range(name: str, labels: Tensor, count: int, counted: str) -> None:
     outside = labels[((labels < 0) | (labels >= count)) & (labels != IGNORED_LABEL)]
     if outside.numel():
         raise InputError(
-            f"{name} holds {int(outside[0])}, which is outside 0 to {count - 1} ({counted}). Use "
-            f"{IGNORED_LABEL} for what shall not count."
+            f"{name} holds {int(outside[0])}, which is outside 0 to {count - 1} ({counted.format(count)}). "
+            f"Use {IGNORED_LABEL} for what shall not count."
         )
