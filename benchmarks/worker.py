@@ -108,6 +108,41 @@ def measure_generate(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def beams(model: Any, prompts: Any, number: int, new_tokens: int) -> list[int]:
+    """Return the new tokens of the best text of each prompt."""
+    output = model.generate(
+        prompts, max_new_tokens=new_tokens, num_beams=number, do_sample=False, pad_token_id=0
+    )
+    new: list[int] = output[:, prompts.shape[1] :].flatten().tolist()
+    return new
+
+
+def measure_beams(task: dict[str, Any]) -> dict[str, Any]:
+    """Time a beam search over a batch: the whole, what the prompts take, and a token after them."""
+    import torch
+
+    model, figures = load(task)
+    generator = torch.Generator().manual_seed(task["batch"])
+    shape = (task["batch"], task["prompt_length"])
+    prompts = torch.randint(model.config.vocab_size, shape, generator=generator)  # [B, T]
+    number, count = task["beams"], task["new_tokens"]
+    beams(model, prompts[:, :8], number, 2)  # warm up
+    whole, first, decode = [], [], []
+    for _ in range(task["inner_repeats"]):
+        short, _ = seconds(lambda: beams(model, prompts, number, 1))
+        total, tokens = seconds(lambda: beams(model, prompts, number, count))
+        whole.append(task["batch"] * count / total)
+        first.append(short)
+        decode.append(task["batch"] * (count - 1) / (total - short))
+    return figures | {
+        "whole": whole,
+        "first": first,
+        "decode": decode,
+        "memory": peak_memory(),
+        "tokens": tokens,
+    }
+
+
 def measure_tokenize(task: dict[str, Any]) -> dict[str, Any]:
     """Time both tokenizers on one long text, on its lines as a list, and on the way back."""
     library = importlib.import_module(task["library"])
@@ -136,7 +171,13 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if task.get("threads"):
         os.environ["OMP_NUM_THREADS"] = str(task["threads"])
-    measure = {"load": measure_load, "generate": measure_generate, "tokenize": measure_tokenize}[task["task"]]
+    measures = {
+        "load": measure_load,
+        "generate": measure_generate,
+        "beams": measure_beams,
+        "tokenize": measure_tokenize,
+    }
+    measure = measures[task["task"]]
     print(json.dumps(measure(task)))
 
 
