@@ -38,6 +38,8 @@ DTYPES: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
 
 _SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 _RATES = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout")
+# Rates that 4.34 reads where a configuration has them, and gives no default.
+_RATES_IF_SET = ("summary_last_dropout", "classifier_dropout", "hidden_dropout")
 _SWITCHES = (
     "summary_use_proj",
     "summary_proj_to_labels",
@@ -66,7 +68,8 @@ def check_config(config: GPT2Config) -> None:
         _check_size("n_inner", config.n_inner, otherwise=" (or None for 4 * n_embd)")
     if config.n_embd % config.n_head:
         raise ConfigError(_uneven_heads(config.n_embd, config.n_head))
-    for name in _RATES:
+    set_rates = [name for name in _RATES_IF_SET if getattr(config, name, None) is not None]
+    for name in (*_RATES, *set_rates):
         _check_number(name, getattr(config, name), "from 0 to 1", lambda value: 0 <= value <= 1)
     _check_number(
         "layer_norm_epsilon", config.layer_norm_epsilon, "above 0, such as 1e-5", lambda value: value > 0

@@ -7,7 +7,7 @@ E encoder positions (docs/shapes.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -345,7 +345,7 @@ def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:
         raise InputError(message) from None
 
 
-def is_readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Any) -> TypeGuard[Tensor]:
     """Tell whether the values of a tensor may be looked at: on a CPU, and while nothing traces the call."""
     return (
         type(tensor) is Tensor

@@ -105,7 +105,7 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
             raise InputError(f"input_ids should have the shape [batch, positions], but it is {list(shape)}.")
         if labels is not None:
             labels = self._checked_labels(labels, shape[0])  # [B] or [B, N]
-        self._refuse_untold(attention_mask, shape[0])
+        self._refuse_untold(attention_mask, *shape)
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.transformer(
             input_ids,
@@ -166,20 +166,22 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
             return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL)
         return F.binary_cross_entropy_with_logits(logits, labels)
 
-    def _refuse_untold(self, attention_mask: Tensor | None, B: int) -> None:
-        """Refuse a batch in which nothing tells the last token of a row."""
+    def _refuse_untold(self, attention_mask: Tensor | None, B: int, T: int) -> None:
+        """Refuse a batch in which nothing tells the last token of a row, or a row has none."""
         if attention_mask is None and self.config.pad_token_id is None and B > 1:
             raise InputError(
                 f"Which token is the last in each of {B} rows? Give the attention_mask that the tokenizer "
                 "returns, or set model.config.pad_token_id."
             )
+        if not arguments.is_readable(attention_mask) or attention_mask.dim() != 2:
+            return
+        if bool((attention_mask[:, -T:] == 0).all(dim=1).any()):
+            raise InputError("attention_mask hides all of a row, which leaves no last token to read.")
 
     def _last_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, B: int, T: int) -> Tensor:
         """Return the position of the last token of each row, [B]."""
         if attention_mask is not None:
             shown = attention_mask.reshape(B, -1)[:, -T:] != 0  # [B, T]
-            if arguments.is_readable(shown) and not bool(shown.any(dim=1).all()):
-                raise InputError("attention_mask hides all of a row, which leaves no last token to read.")
             return T - 1 - shown.flip(1).long().argmax(dim=1)  # [B]
         if self.config.pad_token_id is not None and input_ids is not None:
             first_padding = (input_ids == self.config.pad_token_id).long().argmax(dim=1)  # [B]; 0 if none

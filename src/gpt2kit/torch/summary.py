@@ -12,7 +12,7 @@ from gpt2kit.errors import ConfigError
 from gpt2kit.torch.activation import Activation
 from gpt2kit.torch.fresh import unfilled_while_loading
 
-__all__ = ["SequenceSummary"]
+__all__ = ["SequenceSummary", "check_summary_type"]
 
 
 class SequenceSummary(nn.Module):
@@ -36,11 +36,7 @@ class SequenceSummary(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        if config.summary_type == "attn":
-            raise ConfigError(
-                "summary_type='attn' was never defined, in transformers neither. Choose 'cls_index', 'last', "
-                "'first' or 'mean'."
-            )
+        check_summary_type(config)
         self.summary_type = config.summary_type
         self.out_features = config.n_embd
         self.summary: nn.Module = nn.Identity()
@@ -51,7 +47,7 @@ class SequenceSummary(nn.Module):
                 self.summary = nn.Linear(config.n_embd, self.out_features)
         self.activation = Activation(config.summary_activation or "linear")
         self.first_dropout = nn.Dropout(config.summary_first_dropout)
-        self.last_dropout = nn.Dropout(getattr(config, "summary_last_dropout", 0.0))
+        self.last_dropout = nn.Dropout(getattr(config, "summary_last_dropout", None) or 0.0)
 
     def forward(self, hidden_states: Tensor, cls_index: Tensor | None = None) -> Tensor:
         """Return the summary of each sequence.
@@ -80,3 +76,16 @@ class SequenceSummary(nn.Module):
             *cls_index.shape, 1, D
         )  # [*, 1, D]
         return hidden_states.gather(-2, index).squeeze(-2)  # [*, D]
+
+
+def check_summary_type(config: GPT2Config) -> None:
+    """Refuse the one type that has a name and no meaning.
+
+    Raises:
+        ConfigError: summary_type="attn".
+    """
+    if config.summary_type == "attn":
+        raise ConfigError(
+            "summary_type='attn' was never defined, in transformers neither. Choose 'cls_index', 'last', "
+            "'first' or 'mean'."
+        )
