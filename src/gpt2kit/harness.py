@@ -55,7 +55,7 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
         revision: Branch, tag or commit on the hub.
         dtype: How the weights are held: float32, bfloat16, float16 or float64.
         device: cpu, cuda, cuda:1; by default a CUDA device where there is one.
-        batch_size: Rows that go through the model at once; "auto" is as many as hold 4,096 positions.
+        batch_size: Rows that go through the model at once; "auto" is as many as `model.score` takes.
         max_length: Positions to use, at most n_positions.
         max_gen_toks: What a task may write where it does not say.
         max_batch_size: Not there: a batch is bounded by its positions.

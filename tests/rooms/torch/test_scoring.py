@@ -97,9 +97,9 @@ def test_the_average_is_the_models_own_loss(tiny):
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 5])
-@pytest.mark.parametrize("positions", [scoring.POSITIONS_AT_ONCE, 17])
+@pytest.mark.parametrize("positions", [2048, 17])
 def test_a_text_has_the_same_scores_in_any_batch(tiny, batch_size, positions, monkeypatch):
-    monkeypatch.setattr(scoring, "POSITIONS_AT_ONCE", positions)
+    monkeypatch.setitem(scoring.POSITIONS_AT_ONCE, "cpu", positions)
     texts = draw(5, 2, 61, 1, 13, 0, 14, 3)
     together = tiny[0].score(texts, batch_size=batch_size, greedy=True)
     assert [score.tokens for score in together] == [4, 1, 60, 0, 12, 0, 13, 2]
@@ -247,6 +247,16 @@ def test_an_eager_kernel_and_half_weights_score_too():
     np.testing.assert_allclose(make(kernel="eager")[0].score(ids).log_probs, exact, rtol=CLOSE, atol=CLOSE)
     # bfloat16 has 8 bits: measured 0.13 over 20 seeds, of values up to 20.
     np.testing.assert_allclose(make(dtype="bfloat16")[0].score(ids).log_probs, exact, atol=1.3)
+
+
+def test_a_model_with_two_heads_scores_by_its_language_head(tiny):
+    from gpt2kit import GPT2DoubleHeadsModel
+
+    model, config, weights = tiny
+    double = GPT2DoubleHeadsModel(config).double().eval()
+    double.transformer.load_state_dict(model.transformer.state_dict())
+    (ids,) = draw(29)
+    np.testing.assert_array_equal(double.score(ids).log_probs, model.score(ids).log_probs)
 
 
 def test_models_that_return_tuples_and_attentions_score_all_the_same(tiny):
