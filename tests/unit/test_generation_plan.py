@@ -210,17 +210,13 @@ def test_rows_that_end_apart_need_a_padding_token():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"num_beams": 3}, "beam_search.*greedy_search and sample"),
-        ({"num_beams": 3, "do_sample": True}, "beam_sample"),
-        ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, "group_beam_search"),
-        ({"force_words_ids": [[5]]}, "constrained_beam_search"),
         ({"encoder_no_repeat_ngram_size": 2}, "no_repeat_ngram_size"),
         ({"low_memory": True}, "contrastive"),
         ({"generation_kwargs": {"x": 1}}, "generation_kwargs"),
         ({"exponential_decay_length_penalty": (3, 1.5)}, "eos_token_id"),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(options: dict[str, Any], said: str):
+def test_what_nothing_would_read_is_refused_by_name(options: dict[str, Any], said: str):
     with pytest.raises(InputError, match=said):
         plan_of(**options)
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from gpt2kit.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
+from gpt2kit.generation.constraints import (
+    Constraint,
+    ConstraintListState,
+    DisjunctiveConstraint,
+    PhrasalConstraint,
+)
 from gpt2kit.generation.mode import GenerationMode
 from gpt2kit.generation.plan import GenerationPlan, make_plan
 from gpt2kit.generation.streamers import (
@@ -16,9 +22,13 @@ __all__ = [
     "GENERATION_CONFIG_NAME",
     "AsyncTextIteratorStreamer",
     "BaseStreamer",
+    "Constraint",
+    "ConstraintListState",
+    "DisjunctiveConstraint",
     "GenerationConfig",
     "GenerationMode",
     "GenerationPlan",
+    "PhrasalConstraint",
     "TextIteratorStreamer",
     "TextStreamer",
     "make_plan",

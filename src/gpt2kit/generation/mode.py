@@ -10,7 +10,7 @@ from gpt2kit.errors import InputError
 if TYPE_CHECKING:
     from gpt2kit.generation.config import GenerationConfig
 
-__all__ = ["AVAILABLE_MODES", "GenerationMode", "check_relations", "choose_mode", "refuse_unavailable"]
+__all__ = ["TEXT_OF_MODE", "GenerationMode", "check_relations", "choose_mode", "refuse_unread"]
 
 
 class GenerationMode(StrEnum):
@@ -26,7 +26,7 @@ class GenerationMode(StrEnum):
     GROUP_BEAM_SEARCH = "group_beam_search"
 
 
-AVAILABLE_MODES: dict[GenerationMode, str] = {
+TEXT_OF_MODE: dict[GenerationMode, str] = {
     GenerationMode.GREEDY_SEARCH: "always the likeliest token",
     GenerationMode.SAMPLE: "one token drawn from the probabilities that are left",
     GenerationMode.BEAM_SEARCH: "the likeliest texts, several followed side by side",
@@ -76,18 +76,12 @@ def _mode_alone(config: GenerationConfig) -> GenerationMode:
     return GenerationMode.SAMPLE if config.do_sample else GenerationMode.GREEDY_SEARCH
 
 
-def refuse_unavailable(config: GenerationConfig, mode: GenerationMode) -> None:
-    """Refuse ways of decoding that are not there, and options that nothing would read.
+def refuse_unread(config: GenerationConfig, mode: GenerationMode) -> None:
+    """Refuse options that nothing would read.
 
     Raises:
         InputError: the option and what to do instead.
     """
-    if mode not in AVAILABLE_MODES:
-        ways = " and ".join(AVAILABLE_MODES)
-        raise InputError(
-            f"These options ask for {mode}, which this release does not have; it has {ways}. Leave out "
-            "num_beams, constraints and force_words_ids."
-        )
     if config.encoder_no_repeat_ngram_size:
         raise InputError(
             "`encoder_no_repeat_ngram_size` needs a model with an encoder, and GPT-2 is a decoder. "

@@ -15,7 +15,7 @@ from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import rules as r
 from gpt2kit.generation import stops as ends
 from gpt2kit.generation.beams import Beams, plan_beams
-from gpt2kit.generation.mode import AVAILABLE_MODES, GenerationMode, choose_mode, refuse_unavailable
+from gpt2kit.generation.mode import TEXT_OF_MODE, GenerationMode, choose_mode, refuse_unread
 from gpt2kit.generation.order import check_vocabulary, end_tokens, processors_of, warpers_of
 from gpt2kit.generation.way import Assistance, Contrast, dola_candidates
 
@@ -100,7 +100,7 @@ class GenerationPlan:
         rows = "1 row" if self.batch_size == 1 else f"{self.batch_size} rows"
         texts = "1 text each" if self.returns == 1 else f"{self.returns} texts each"
         lines = [
-            _line("decoding", f"{self.mode}: {AVAILABLE_MODES[self.mode]}"),
+            _line("decoding", f"{self.mode}: {TEXT_OF_MODE[self.mode]}"),
             _line("prompt", f"{rows} of {self.prompt_length} token(s), {texts}"),
             _line(
                 "length",
@@ -179,7 +179,7 @@ def make_plan(
         LengthError: more tokens than fit, or no room for a single new one.
     """
     mode = choose_mode(config, assistant)
-    refuse_unavailable(config, mode)
+    refuse_unread(config, mode)
     positions = prompt_length if prompt_positions is None else prompt_positions
     max_length = _choose_max_length(config, prompt_length, positions, n_positions)
     _check_min_lengths(config, prompt_length, max_length)

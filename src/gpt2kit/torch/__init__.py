@@ -61,7 +61,12 @@ from gpt2kit.torch.outputs import (
     TokenClassifierOutput,
 )
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
+from gpt2kit.torch.record import (
+    BeamSampleDecoderOnlyOutput,
+    BeamSearchDecoderOnlyOutput,
+    GreedySearchDecoderOnlyOutput,
+    SampleDecoderOnlyOutput,
+)
 from gpt2kit.torch.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
@@ -91,6 +96,8 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "BaseModelOutputWithPastAndCrossAttentions",
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSearchDecoderOnlyOutput",
     "CausalLMOutputWithCrossAttentions",
     "ContrastiveSearchDecoderOnlyOutput",
     "EncoderNoRepeatNGramLogitsProcessor",

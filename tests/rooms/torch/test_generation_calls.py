@@ -478,7 +478,6 @@ def test_a_reader_in_another_thread_does_not_hang_on_an_error(model: GPT2LMHeadM
         ({"inputs": IDS, "synced_gpus": True}, "synced_gpus"),
         ({"inputs": IDS, "assistant_model": object()}, "has to be a language model"),
         ({"inputs": IDS, "negative_prompt_ids": IDS}, "negative_prompt_ids"),
-        ({"inputs": IDS, "num_beams": 3}, "beam_search"),
         ({"inputs": IDS, "do_sample": True, "temperature": -1.0}, "temperature"),
         ({"inputs": IDS, "do_sample": True, "top_p": 0.0}, "top_p"),
         ({"inputs": IDS, "num_return_sequences": 2}, "greedy"),
