@@ -122,7 +122,8 @@ def _check_past(cache: GPT2Cache, B: int, blocks: nn.ModuleList, device: torch.d
             "rearrange the past with its method reorder."
         )
     for layer, (pair, block) in enumerate(zip(cache, blocks, strict=True)):
-        wanted = (B, block.attn.num_heads, S, block.attn.head_dim)
+        attn = block.attn
+        wanted = (B, attn.num_heads, S, attn.head_dim)
         for each in pair:  # an empty cache says nothing about B and H, nor where it will be
             if each.shape != wanted and (S or each.size(2)):
                 raise _shape_error(f"Each of past_key_values[{layer}]", str(list(wanted)), each)

@@ -165,8 +165,6 @@ class GPT2Model(GPT2PreTrainedModel):
             hidden_states = hidden_states + arguments.embed(
                 self.wte, types, "token_type_ids", "vocab_size"
             )  # [B, T, D]
-        begin(self)
-        hidden_states = self.drop(tap(self, "embed", hidden_states))  # [B, T, D]
 
         dtype = score_dtype(hidden_states, config.reorder_and_upcast_attn)
         bias = arguments.bias(padding, dtype)  # [B, 1, 1 or T, S]
@@ -179,6 +177,8 @@ class GPT2Model(GPT2PreTrainedModel):
             encoder_hidden_states, encoder_attention_mask, config, B, T, dtype
         )  # [B, 1, 1 or T, E]
 
+        begin(self)
+        hidden_states = self.drop(tap(self, "embed", hidden_states))  # [B, T, D]
         room, layer_pasts = past.claim(T, config.n_positions) if use_cache and past else (None, list(past))
         presents: list[Any] = []
         all_states: list[Tensor] = []

@@ -42,7 +42,7 @@ Replacement: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
 _watching = False
 _open_blocks = 0
 _stance: Any = None  # what torch.compile is told for the time
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collected generator may end its block in the middle of this
 _open: ContextVar[tuple[_Record | _Patch, ...]] = ContextVar("gpt2kit_taps", default=())
 
 
