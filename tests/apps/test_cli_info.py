@@ -15,7 +15,8 @@ from gpt2kit.checkpoint import save_safetensors, tensor_specs
 from gpt2kit.cli.info import size
 from gpt2kit.cli.main import app
 
-CONFIG = GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=3, n_head=3)
+SIZES = {"vocab_size": 101, "n_positions": 13, "n_embd": 33, "n_layer": 3, "n_head": 3}
+CONFIG = GPT2Config(**SIZES)
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ def test_the_tables_have_the_same_numbers(folder):
     for file in told["files"]:
         assert file["name"] in out
         assert size(file["bytes"]) in out
+
+
+def test_the_parameters_are_those_of_the_class_that_was_saved(tmp_path):
+    GPT2Config(**SIZES, num_labels=7, architectures=["GPT2ForSequenceClassification"]).save_pretrained(
+        tmp_path
+    )
+    parts = json.loads(info(tmp_path, "--json").stdout)["parameters"]
+    assert parts["classification head"] == 7 * 33
+    assert parts["total"] == sum(spec.size for spec in tensor_specs(CONFIG, head="none")) + 7 * 33
+    assert "GPT2ForSequenceClassification" in info(tmp_path).stdout
 
 
 def test_a_folder_without_weights_is_described_all_the_same(tmp_path):

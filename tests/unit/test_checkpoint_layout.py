@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cases import CASES, random_checkpoint, tiny_config
-from gpt2kit.checkpoint import parameter_counts, tensor_specs
+from gpt2kit.checkpoint import HEADS, Head, head_of, parameter_counts, tensor_specs
 from gpt2kit.config import GPT2Config
 
 
@@ -31,12 +31,14 @@ def test_the_larger_official_models_have_the_known_number_of_parameters(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_letters_and_numbers_agree(case: str) -> None:
-    config = tiny_config(case)
+@pytest.mark.parametrize("head", HEADS.values())
+def test_letters_and_numbers_agree(case: str, head: Head) -> None:
+    config = tiny_config(case, num_labels=7)
     letters = {"V": config.vocab_size, "P": config.n_positions, "D": config.n_embd, "M": config.mlp_width}
-    for spec in tensor_specs(config):
+    letters |= {"N": 7, "": 1}
+    for spec in tensor_specs(config, head=head):
         for letter, number in zip(spec.letters.split(), spec.shape, strict=True):
-            factor, name = re.fullmatch(r"(\d*)([A-Z])", letter).groups()  # type: ignore[union-attr]
+            factor, name = re.fullmatch(r"(\d*)([A-Z]?)", letter).groups()  # type: ignore[union-attr]
             assert int(factor or 1) * letters[name] == number, spec
 
 
@@ -49,6 +51,27 @@ def test_a_model_without_head_has_names_without_prefix() -> None:
 def test_an_untied_head_counts() -> None:
     tied, untied = parameter_counts(tiny_config()), parameter_counts(tiny_config("untied"))
     assert untied == tied | {"language model head": 101 * 33}
+
+
+def test_other_heads_count_under_a_part_of_their_own() -> None:
+    config = tiny_config(num_labels=7)
+    body = parameter_counts(config, head="none")
+    wanted = {
+        "none": {},
+        "lm": {},
+        "double": {"multiple-choice head": 34},
+        "sequence_classification": {"classification head": 7 * 33},
+        "token_classification": {"classification head": 7 * 34},
+        "question_answering": {"question-answering head": 2 * 34},
+    }
+    assert {head: parameter_counts(config, head=head) for head in HEADS.values()} == {
+        head: body | part for head, part in wanted.items()
+    }
+
+
+def test_the_class_that_saved_a_configuration_tells_its_head() -> None:
+    assert {name: head_of(GPT2Config(architectures=[name])) for name in HEADS} == HEADS
+    assert head_of(GPT2Config()) == head_of(GPT2Config(architectures=["MyGPT2"])) == "lm"
 
 
 def test_pruned_heads_make_attention_narrower() -> None:
