@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from gpt2kit.errors import InputError
 
@@ -170,9 +169,10 @@ class _ChunkedSum(torch.autograd.Function):
         return total  # []
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what is there by the gradient of the sum."""
+        if torch.is_grad_enabled():  # create_graph=True, which would take the gradients for constants
+            raise InputError("A loss in chunks has no second derivatives. Take them with loss_chunk_size=0.")
         ready = [
             None if tensor is None else (tensor * gradient).to(dtype)
             for tensor, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
