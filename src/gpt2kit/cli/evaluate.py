@@ -121,16 +121,16 @@ def evaluate(
 
     gpt2kit evaluate choice questions.jsonl --limit 100 --json
     """
-    given: dict[str, Any] = {
-        "--bos": (Task.text, bos),
-        "--wikitext": (Task.text, wikitext),
-        "--protocol": (Task.lambada, protocol is not None),
-        "--stop-words": (Task.lambada, stop_words is not None),
-        "--delimiter": (Task.choice, delimiter is not None),
-    }
-    for name, (belongs_to, is_given) in given.items():
-        if is_given and task is not belongs_to:
-            raise typer.BadParameter(f"it belongs to the task {belongs_to.value}", param_hint=name)
+    _refuse_options_of_other_tasks(
+        task,
+        {
+            "--bos": (Task.text, bos),
+            "--wikitext": (Task.text, wikitext),
+            "--protocol": (Task.lambada, protocol is not None),
+            "--stop-words": (Task.lambada, stop_words is not None),
+            "--delimiter": (Task.choice, delimiter is not None),
+        },
+    )
     if stop_words is not None and protocol is not LambadaProtocol.openai:
         raise typer.BadParameter("it belongs to --protocol openai", param_hint="--stop-words")
     if wikitext and limit is not None:
@@ -160,6 +160,13 @@ def evaluate(
         write(json.dumps(told, ensure_ascii=False) + "\n")
     else:
         draw(told)
+
+
+def _refuse_options_of_other_tasks(task: Task, given: dict[str, tuple[Task, bool]]) -> None:
+    """Refuse what would change nothing; `given` is name -> the task it belongs to, whether it was given."""
+    for name, (belongs_to, is_given) in given.items():
+        if is_given and task is not belongs_to:
+            raise typer.BadParameter(f"it belongs to the task {belongs_to.value}", param_hint=name)
 
 
 def _read(file: Path) -> str:

@@ -3,7 +3,7 @@
 Every window of every text becomes a row; rows of like length go through the body together, padded on the
 right, where a causal model does not look. Logits are made for scored positions only, so many at a time.
 
-Dimensions: B rows, T positions, D n_embd, V vocabulary, N scored positions of a batch (docs/shapes.md).
+Dimensions: B rows, T positions, D n_embd, V vocabulary (docs/shapes.md); "scored" and "part" are positions.
 """
 
 from __future__ import annotations
@@ -204,14 +204,14 @@ def _score_batch(
         output_hidden_states=False,
         return_dict=True,
     )
-    position = torch.from_numpy(np.concatenate(places)).to(input_ids.device)  # [N]
-    target = torch.from_numpy(np.concatenate(targets)).to(input_ids.device)  # [N]
-    states = body.last_hidden_state.flatten(0, 1)[position]  # [N, D]
+    position = torch.from_numpy(np.concatenate(places)).to(input_ids.device)  # [scored]
+    target = torch.from_numpy(np.concatenate(targets)).to(input_ids.device)  # [scored]
+    states = body.last_hidden_state.flatten(0, 1)[position]  # [scored, D]
     found = list(_head_in_parts(model, states, target, greedy, barred))
-    values = torch.cat([log_probs for log_probs, _ in found]).double().cpu().numpy()  # [N]
+    values = torch.cat([log_probs for log_probs, _ in found]).double().cpu().numpy()  # [scored]
     if not greedy:
         return values, None
-    return values, torch.cat([matches for _, matches in found]).cpu().numpy()  # [N]
+    return values, torch.cat([matches for _, matches in found]).cpu().numpy()  # [scored]
 
 
 def _head_in_parts(
@@ -224,7 +224,7 @@ def _head_in_parts(
         logits = model.lm_head(states[start : start + part])  # [part, V]
         logits = logits if logits.dtype == torch.float64 else logits.float()  # [part, V]
         log_probs = logits.log_softmax(-1).gather(-1, wanted)[:, 0]  # [part]
-        matches = wanted
+        matches = torch.empty(0, dtype=torch.bool)  # [0], where nobody asks
         if greedy:
             logits[:, barred] = -torch.inf
             matches = logits.argmax(-1) == wanted[:, 0]  # [part]

@@ -20,8 +20,8 @@ from gpt2kit.evaluation.pair import Pair  # noqa: E402
 from gpt2kit.reference import gpt2  # noqa: E402
 from gpt2kit.torch import scoring  # noqa: E402
 
-# Sums of another order than the reference's; measured 8e-14 over 200 seeds of "default", of values up to 20.
-CLOSE = 1e-10
+# Sums of another order than the reference's; measured 2.2e-14 over 40 seeds of each case, of values up to 36.
+CLOSE = 3e-13
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "pocket.json").read_text(encoding="utf-8"))
 
 
@@ -245,14 +245,14 @@ def test_an_eager_kernel_and_half_weights_score_too():
     (ids,) = draw(29)
     exact = make()[0].score(ids).log_probs
     np.testing.assert_allclose(make(kernel="eager")[0].score(ids).log_probs, exact, rtol=CLOSE, atol=CLOSE)
-    # bfloat16 has 8 bits: measured 0.13 over 20 seeds, of values up to 20.
-    np.testing.assert_allclose(make(dtype="bfloat16")[0].score(ids).log_probs, exact, atol=1.3)
+    # bfloat16 has 8 bits: measured 0.48 over 20 seeds, of values up to 36; ten times would prove nothing.
+    np.testing.assert_allclose(make(dtype="bfloat16")[0].score(ids).log_probs, exact, rtol=0, atol=1.0)
 
 
 def test_a_model_with_two_heads_scores_by_its_language_head(tiny):
     from gpt2kit import GPT2DoubleHeadsModel
 
-    model, config, weights = tiny
+    model, config, _ = tiny
     double = GPT2DoubleHeadsModel(config).double().eval()
     double.transformer.load_state_dict(model.transformer.state_dict())
     (ids,) = draw(29)
