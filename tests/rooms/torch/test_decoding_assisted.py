@@ -237,6 +237,15 @@ def test_the_number_is_remembered_as_in_4_34_unless_the_call_says_one(model: GPT
     assert model.generate(IDS, **ask).drafted == 15  # two at a time and one of the model's, seven times; one
 
 
+def test_nothing_is_drafted_behind_an_end_token(model: GPT2LMHeadModel):
+    text = model.generate(IDS, max_new_tokens=23)[0].tolist()
+    end = next(token for token in text[8:] if token not in text[:8])
+    ask = {"eos_token_id": end, "max_new_tokens": 23, "num_assistant_tokens": 31}
+    found = model.generate(IDS, assistant_model=build(), return_dict_in_generate=True, **ask)
+    assert found.sequences[0].tolist() == text[: text.index(end) + 1]
+    assert found.drafted == found.accepted == text.index(end) - 4
+
+
 def test_an_assistant_of_fewer_positions_drafts_as_far_as_it_reaches(model: GPT2LMHeadModel):
     short = build(n_positions=37)
     short.config.n_positions = 11
