@@ -21,6 +21,7 @@ from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import SequenceClassifierOutputWithPast, TokenClassifierOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
 from gpt2kit.torch.taps import tap
+from gpt2kit.torch.tracing import unseen
 
 __all__ = ["GPT2ForSequenceClassification", "GPT2ForTokenClassification"]
 
@@ -168,11 +169,12 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
 
     def _refuse_untold(self, attention_mask: Tensor | None, B: int, T: int) -> None:
         """Refuse a batch in which nothing tells the last token of a row, or a row has none."""
-        if attention_mask is None and self.config.pad_token_id is None and B > 1:
-            raise InputError(
-                f"Which token is the last in each of {B} rows? Give the attention_mask that the tokenizer "
-                "returns, or set model.config.pad_token_id."
-            )
+        with unseen():
+            if attention_mask is None and self.config.pad_token_id is None and B > 1:
+                raise InputError(
+                    f"Which token is the last in each of {B} rows? Give the attention_mask that the "
+                    "tokenizer returns, or set model.config.pad_token_id."
+                )
         if not arguments.is_readable(attention_mask) or attention_mask.dim() != 2:
             return
         if bool((attention_mask[:, -T:] == 0).all(dim=1).any()):

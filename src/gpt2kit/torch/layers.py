@@ -21,6 +21,7 @@ from gpt2kit.torch.cache import Slot, append
 from gpt2kit.torch.mask import complete_bias, hiding, without_autocast
 from gpt2kit.torch.product import project
 from gpt2kit.torch.taps import tap
+from gpt2kit.torch.tracing import unseen
 
 __all__ = [
     "GPT2MLP",
@@ -300,9 +301,13 @@ class GPT2Attention(nn.Module):
 
     def kept(self, head_mask: Tensor | None) -> Tensor | None:
         """Leave out of a mask over all heads those that were pruned here."""
-        if head_mask is None or not self.pruned_heads or head_mask.size(-3) in (1, self.num_heads):
+        if head_mask is None or not self.pruned_heads:
             return head_mask
-        kept = [head for head in range(head_mask.size(-3)) if head not in self.pruned_heads]
+        with unseen():
+            H = head_mask.size(-3)
+            if H in (1, self.num_heads):
+                return head_mask
+        kept = [head for head in range(H) if head not in self.pruned_heads]
         return head_mask[..., kept, :, :]  # [B, H', T, S], broadcast
 
     def prune_heads(self, heads: Iterable[int]) -> None:
