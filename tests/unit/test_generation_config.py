@@ -64,6 +64,11 @@ DEFAULTS: dict[str, Any] = {
     "generation_kwargs": {},
     "min_p": None,
     "stop_strings": None,
+    "num_assistant_tokens": None,
+    "num_assistant_tokens_schedule": None,
+    "prompt_lookup_num_tokens": None,
+    "max_matching_ngram_size": None,
+    "dola_layers": None,
 }
 
 

@@ -103,6 +103,7 @@ def everything(**more: Any) -> dict[str, Any]:
         "top_k": 7,
         "top_p": 0.9,
         "min_p": 0.01,
+        "guidance_scale": 1.5,
         "typical_p": 0.8,
         "epsilon_cutoff": 0.001,
         "eta_cutoff": 0.002,
@@ -113,6 +114,7 @@ def everything(**more: Any) -> dict[str, Any]:
 def test_all_rules_come_in_the_order_of_4_34():
     plan = plan_of(**everything(), prefix_allowed_tokens_fn=lambda row, ids: [1])
     assert options_of(plan.rules) == [
+        "guidance_scale",
         "sequence_bias",
         "encoder_repetition_penalty",
         "repetition_penalty",

@@ -98,7 +98,7 @@ def test_the_nested_outputs_have_the_layout_of_4_34(name: str, model: GPT2LMHead
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_transition_scores_are_those_of_4_34(name: str, normalize: bool, model: GPT2LMHeadModel):
     stem = f"transition.{name}"
-    beams = ARRAYS[f"{stem}.beam_indices"] if f"{stem}.beam_indices" in ARRAYS else None
+    beams = ARRAYS.get(f"{stem}.beam_indices")
     found = model.compute_transition_scores(
         torch.from_numpy(ARRAYS[f"{stem}.sequences"]),
         tuple(torch.from_numpy(step) for step in ARRAYS[f"{stem}.scores"]),
