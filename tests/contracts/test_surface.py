@@ -232,6 +232,50 @@ def test_another_number_of_labels_draws_the_head_from_the_seed_alone(name: str, 
     torch.testing.assert_close(head.weight.detach(), drawn, rtol=0, atol=0)
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampling": {"do_sample": True, "top_k": 7},
+    "beams": {"num_beams": 3, "num_return_sequences": 2},
+    "sampled beams": {"num_beams": 3, "do_sample": True},
+    "groups of beams": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+    "beams with a forced word": {"num_beams": 3, "force_words_ids": [[31]]},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "assisted by the prompt": {"prompt_lookup_num_tokens": 2},
+    "assisted by a draft": {"assistant_model": None},
+    "dola": {"dola_layers": [1]},
+    "guided": {"guidance_scale": 1.5},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_of_two_heads_writes_what_the_language_model_writes(way: str) -> None:
+    writer, chooser = (build(name) for name in WRITERS)
+    chooser.load_state_dict(writer.state_dict(), strict=False)
+    options = dict(WAYS[way])
+    if "assistant_model" in options:
+        options["assistant_model"] = build("GPT2LMHeadModel", n_layer=1)
+    ids = IDS[:1] if way.startswith("assisted") else IDS  # [B, T]
+    found = []
+    for model in (writer, chooser):
+        gpt2kit.set_seed(3)
+        found.append(
+            model.generate(
+                ids,
+                max_new_tokens=6,
+                return_dict_in_generate=True,
+                output_scores=True,
+                output_attentions=True,
+                output_hidden_states=True,
+                **options,
+            )
+        )
+    expected, got = found
+    assert got.sequences.tolist() == expected.sequences.tolist()
+    assert list(got) == list(expected)
+    # Measured 4.5e-8: a product over more or fewer positions at once, in float32.
+    torch.testing.assert_close(got.scores, expected.scores, rtol=0, atol=5e-7)
+
+
 # --------------------------------------------------------------------------- configuration
 
 

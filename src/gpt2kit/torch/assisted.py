@@ -164,9 +164,10 @@ def _part(outputs: Any, record: Record, number: int, seen: int, read: int) -> An
         part.attentions = tuple(
             weights[:, :, start:stop, : seen + stop] for weights in outputs.attentions
         )  # [1, H, positions, S] each
-    if record.attentions is not None and outputs.cross_attentions is not None:
+    cross_attentions = getattr(outputs, "cross_attentions", None)  # an output of two heads has no such field
+    if record.attentions is not None and cross_attentions is not None:
         part.cross_attentions = tuple(
-            weights[:, :, start:stop] for weights in outputs.cross_attentions
+            weights[:, :, start:stop] for weights in cross_attentions
         )  # [1, H, positions, E] each
     if record.hidden_states is not None:
         part.hidden_states = tuple(layer[:, start:stop] for layer in outputs.hidden_states)  # [1, ., D] each

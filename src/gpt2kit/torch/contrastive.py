@@ -181,7 +181,9 @@ def _begin(
     first = replace(how, use_cache=True, record=kept)
     outputs = step(model, prompt, draft, GPT2Cache.empty(model.config, room), prompt.embeds, first)
     states = outputs.hidden_states
-    read = _Read(outputs.logits[:, -1, :], states, outputs.attentions, outputs.cross_attentions)
+    read = _Read(
+        outputs.logits[:, -1, :], states, outputs.attentions, getattr(outputs, "cross_attentions", None)
+    )
     return cache_of(outputs, "Contrastive search"), _Context(states[-1], prompt.mask, new), read
 
 
@@ -223,7 +225,9 @@ def _read_candidates(
         )
         past = cache_of(outputs, "Contrastive search")
         weights = _own_places(outputs.attentions, start)  # [B, H, width, S + 1] each
-        read.append(_Read(outputs.logits, outputs.hidden_states, weights, outputs.cross_attentions))
+        read.append(
+            _Read(outputs.logits, outputs.hidden_states, weights, getattr(outputs, "cross_attentions", None))
+        )
     return read[0] if len(read) == 1 else _together(read), past
 
 
