@@ -284,6 +284,24 @@ def test_what_is_no_tensor_is_refused_in_a_sentence(cls: str) -> None:
         make(cls)(**inputs_of(cls), **(LABELS[cls] | {name: labels.tolist()}))
 
 
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (IDS[:, :4], r"labels should have the shape \[2, 5\], but it is \[2, 4\]"),
+        (IDS + 90, r"labels holds 101, .*vocab_size=101"),
+        (IDS.float(), "whole numbers"),
+    ],
+    ids=str,
+)
+def test_labels_of_the_language_model_are_refused_before_it_runs(
+    labels: torch.Tensor, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("GPT2LMHeadModel")
+    monkeypatch.setattr(model.transformer, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(InputError, match=sentence):
+        model(IDS, labels=labels)
+
+
 @pytest.mark.parametrize("cls", HEADS)
 def test_the_gradients_of_checkpointed_training_are_those_without(cls: str) -> None:
     inputs = make_inputs(tiny_config(), padding="right").as_dict()

@@ -147,6 +147,15 @@ def test_each_dropout_of_the_summary_works_in_training_only(name: str) -> None:
     )
 
 
+def test_the_first_dropout_stands_before_the_layer() -> None:
+    summary = SequenceSummary(tiny_config(summary_first_dropout=0.5, summary_type="first")).train()
+    hidden = torch.randn(1, 5, 33)
+    torch.manual_seed(3)
+    given = summary(hidden)
+    torch.manual_seed(3)
+    assert torch.equal(given, summary.summary(F.dropout(hidden[:, 0], 0.5)))
+
+
 def test_attn_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(double, "GPT2Model", lambda _: pytest.fail("the body was built"))
     with pytest.raises(ConfigError, match=r"summary_type='attn' was never defined.*'cls_index', 'last'"):
