@@ -96,9 +96,7 @@ class BuilderMixin:
             device: Where the result shall be; None leaves it where the mask is.
         """
         T, S = input_shape[1], attention_mask.size(1)
-        sees = torch.ones(T, S, dtype=attention_mask.dtype, device=attention_mask.device).tril(
-            S - T
-        )  # [T, S]
+        sees = attention_mask.new_ones(T, S).tril(S - T)  # [T, S]
         mask = sees * attention_mask[:, None, None, :]  # [B, 1, T, S]
         return mask if device is None else mask.to(device)
 
