@@ -1,6 +1,7 @@
-"""The libraries that gpt2kit is measured against, in a virtual environment of their own.
+"""The libraries that gpt2kit is measured against, each release in a virtual environment of its own.
 
     python benchmarks/peers.py        makes or repairs .venv-peers and says what is in it
+    python benchmarks/peers.py 4.34   the same for .venv-4.34
 
 The project's own environment never holds them. The versions are pinned: a benchmark against "the newest"
 cannot be repeated.
@@ -16,8 +17,10 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".venv-peers"
 PINS = {"torch": "2.13.0", "transformers": "5.23.0"}
+# What later releases no longer have is measured against the last that had it.
+PINS_OF_4_34 = {"torch": "2.13.0", "transformers": "4.34.0", "numpy": "1.26.4"}
+_ENVIRONMENTS = {"5.23": (ROOT / ".venv-peers", PINS), "4.34": (ROOT / ".venv-4.34", PINS_OF_4_34)}
 
 _VERSIONS = """
 import importlib.metadata, json, sys
@@ -31,25 +34,30 @@ print(json.dumps(found))
 """
 
 
-def peer_python() -> Path:
-    """Return the peers' interpreter, after making their environment if it is not there or not as pinned."""
-    python = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def peer_python(release: str = "5.23") -> Path:
+    """Return the interpreter of a peer, after making its environment if it is not there or not as pinned.
+
+    Args:
+        release: Of transformers, "5.23" or "4.34".
+    """
+    folder, pins = _ENVIRONMENTS[release]
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
-        print(f"Making {FOLDER.name} ...", file=sys.stderr)
-        venv.create(FOLDER, with_pip=True)
-    if installed(python) != PINS:
+        print(f"Making {folder.name} ...", file=sys.stderr)
+        venv.create(folder, with_pip=True)
+    if installed(python, pins) != pins:
         print(
-            f"Installing {', '.join(PINS)} into {FOLDER.name} (once; a few minutes of downloads) ...",
+            f"Installing {', '.join(pins)} into {folder.name} (once; a few minutes of downloads) ...",
             file=sys.stderr,
         )
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *(f"{name}=={version}" for name, version in PINS.items())], check=True)
+        subprocess.run([*pip, *(f"{name}=={version}" for name, version in pins.items())], check=True)
     return python
 
 
-def installed(python: Path) -> dict[str, str | None]:
+def installed(python: Path, pins: dict[str, str]) -> dict[str, str | None]:
     """Return the version of each pinned package that an interpreter sees; None where there is none."""
-    command = [str(python), "-c", _VERSIONS, *PINS]
+    command = [str(python), "-c", _VERSIONS, *pins]
     answer: dict[str, str | None] = json.loads(
         subprocess.run(command, check=True, capture_output=True).stdout
     )
@@ -57,4 +65,5 @@ def installed(python: Path) -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
-    print(peer_python(), installed(peer_python()))
+    _release = sys.argv[1] if len(sys.argv) > 1 else "5.23"
+    print(peer_python(_release), installed(peer_python(_release), _ENVIRONMENTS[_release][1]))

@@ -143,6 +143,28 @@ def measure_beams(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def measure_contrastive(task: dict[str, Any]) -> dict[str, Any]:
+    """Time contrastive search: the whole, and a token after the first."""
+    model, figures = load(task)
+    prompt = prompt_of(task["prompt_length"], model.config.vocab_size)
+    count = task["new_tokens"]
+    way = {"penalty_alpha": task["penalty_alpha"], "top_k": task["top_k"], "pad_token_id": 0}
+
+    def write(new_tokens: int) -> list[int]:
+        output = model.generate(prompt, max_new_tokens=new_tokens, **way)
+        new: list[int] = output[0, prompt.shape[1] :].tolist()
+        return new
+
+    write(2)  # warm up
+    whole, decode = [], []
+    for _ in range(task["inner_repeats"]):
+        first, _ = seconds(lambda: write(1))
+        total, tokens = seconds(lambda: write(count))
+        whole.append(count / total)
+        decode.append((count - 1) / (total - first))
+    return figures | {"whole": whole, "decode": decode, "memory": peak_memory(), "tokens": tokens}
+
+
 def measure_tokenize(task: dict[str, Any]) -> dict[str, Any]:
     """Time both tokenizers on one long text, on its lines as a list, and on the way back."""
     library = importlib.import_module(task["library"])
@@ -175,6 +197,7 @@ def main() -> None:
         "load": measure_load,
         "generate": measure_generate,
         "beams": measure_beams,
+        "contrastive": measure_contrastive,
         "tokenize": measure_tokenize,
     }
     measure = measures[task["task"]]
