@@ -127,6 +127,21 @@ def test_reordering_takes_sequences_of_the_batch(model: Any, wanted: torch.Tenso
 
 
 @torch.no_grad()
+def test_reordering_in_place_moves_what_lies_behind_the_start_alone(model: Any) -> None:
+    past = model(IDS[[0, 1, 1]], past_key_values=GPT2Cache.empty(CONFIG, capacity=11)).past_key_values
+    before = [tensor.clone() for pair in past for tensor in pair]
+    room = past.room
+    past.reorder_(torch.tensor([1, 1, 0]), 4)
+    assert past.room is room
+    for old, new in zip(before, (tensor for pair in past for tensor in pair), strict=True):
+        assert torch.equal(new[:, :, :4], old[:, :, :4])
+        assert torch.equal(new[:, :, 4:], old[[1, 1, 0], :, 4:])
+    past.reorder_(torch.tensor([0, 1, 2]), 0)
+    past.reorder_(torch.tensor([2, 1, 0]), past.get_seq_length())
+    assert torch.equal(past[0][0][:, :, 4:], before[0][[1, 1, 0], :, 4:])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("length", [4, -2])
 def test_cropping_forgets_the_last_positions(model: Any, wanted: torch.Tensor, length: int) -> None:
     past = model(IDS[:, :6], past_key_values=GPT2Cache.empty(CONFIG)).past_key_values
