@@ -403,47 +403,7 @@ def test_a_configuration_of_another_kind_is_refused() -> None:
         GPT2Model(config)
 
 
-# --------------------------------------------------------------------------- compilers and tracers
-
-
-def test_the_model_is_compiled_in_one_graph_with_mask_and_cache() -> None:
-    model = make()
-    torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    mask = torch.tensor([[0, 1, 1, 1, 1], [1] * T])
-    torch.testing.assert_close(
-        compiled(IDS, attention_mask=mask).logits, model(IDS, attention_mask=mask).logits
-    )
-    with torch.no_grad():
-        past = compiled(IDS[:, :3]).past_key_values
-        rest = compiled(IDS[:, 3:], past_key_values=past).logits
-    torch.testing.assert_close(rest, model(IDS).logits[:, 3:])
-
-
-@pytest.mark.filterwarnings("ignore")  # the exporter warns of its own parts
-def test_the_model_is_exported_with_a_length_of_its_own() -> None:
-    model, mask = make(), torch.tensor([[0, 1, 1, 1, 1], [1] * T])
-    length = torch.export.Dim("T", min=2, max=13)
-    exported = torch.export.export(
-        model,
-        (IDS,),
-        {"attention_mask": mask, "use_cache": False},
-        dynamic_shapes={"input_ids": {1: length}, "attention_mask": {1: length}, "use_cache": None},
-    ).module()
-    for stop in (3, T):
-        given = (IDS[:, :stop], mask[:, :stop])
-        wanted = model(given[0], attention_mask=given[1]).logits
-        torch.testing.assert_close(
-            exported(given[0], attention_mask=given[1], use_cache=False).logits, wanted
-        )
-
-
-@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, and its tracer warns of Python values
-def test_the_model_is_traced_when_its_configuration_says_torchscript() -> None:
-    model = make(torchscript=True)
-    assert model.lm_head.weight is not model.transformer.wte.weight
-    traced = torch.jit.trace(model, (IDS,))
-    torch.testing.assert_close(traced(IDS)[0], model(IDS)[0])
+# --------------------------------------------------------------------------- transforms
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch's fused kernel, as it says
