@@ -558,6 +558,30 @@ def test_a_patch_holds_in_every_step_of_a_generation(use_cache: bool) -> None:
     assert not torch.equal(text, plain)
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 2},
+        {"guidance_scale": 1.5},
+    ],
+    ids=lambda way: next(reversed(way)),
+)
+def test_every_way_of_decoding_is_recorded_unchanged_and_patched(way: dict[str, Any]) -> None:
+    model = make()
+    options = {"max_new_tokens": 4, "pad_token_id": 0, "eos_token_id": None, **way}
+    wanted = model.generate(IDS[:1], **options)
+    with model.record("h.1.attn.weights", "h.2.out", "logits") as store:
+        text = model.generate(IDS[:1], **options)
+    assert torch.equal(text, wanted)
+    assert all(list(call) == ["h.1.attn.weights", "h.2.out", "logits"] for call in store.calls)
+    states = 50 * model.transformer.wte.weight[7].detach()
+    with model.patch({"ln_f": lambda normed: states.expand_as(normed).contiguous()}):
+        assert model.generate(IDS[:1], **options)[0, T:].tolist() == [7, 7, 7, 7]
+
+
 @torch.no_grad()
 def test_patched_keys_and_values_go_into_the_cache() -> None:
     model = make()
