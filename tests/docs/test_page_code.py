@@ -13,7 +13,7 @@ PAGES = {
     "README.md": "ROMEO:\n",
     "docs/activations.md": "torch.Size([1, 6, 9, 9])\n",
     "docs/evaluation.md": "14 tokens scored",
-    "docs/generation.md": "JULIET:\n",
+    "docs/generation.md": "'ROMEO:",
     "docs/models.md": "",
 }
 
