@@ -160,10 +160,25 @@ VALUES = {
     "forced_eos_token_id": ("9", [9]), "forced_decoder_ids": ("[[1, 10]]", [[1, 10]]),
     "bos_token_id": ("2", 2), "pad_token_id": ("12", 12), "num_return_sequences": ("2", 2),
     "remove_invalid_values": ((), True), "use_cache": (None, False),
+    "num_beams": ("3", 3), "num_beam_groups": ("2", 2), "diversity_penalty": ("0.7", 0.7),
+    "length_penalty": ("1.5", 1.5), "early_stopping": ("never", "never"),
+    "force_words_ids": ("[[3], [5, 7]]", [[3], [5, 7]]), "penalty_alpha": ("0.6", 0.6),
+    "low_memory": ((), True), "guidance_scale": ("1.5", 1.5), "dola_layers": ("[0, 1]", [0, 1]),
+    "prompt_lookup_num_tokens": ("3", 3), "max_matching_ngram_size": ("4", 4),
+    "num_assistant_tokens": ("6", 6), "num_assistant_tokens_schedule": ("constant", "constant"),
 }  # fmt: skip
+# What an option means nothing without.
+BESIDE = {
+    "num_return_sequences": ["--do-sample"],
+    "num_beam_groups": ["--num-beams", "4", "--diversity-penalty", "0.7"],
+    "diversity_penalty": ["--num-beams", "4", "--num-beam-groups", "2"],
+    "force_words_ids": ["--num-beams", "3"],
+    "low_memory": ["--penalty-alpha", "0.6"],
+}
+FOR_PEOPLE = {"bad_word", "force_word"}
 
 
-@pytest.mark.parametrize("name", [option.name for option in GENERATION if option.name != "bad_word"])
+@pytest.mark.parametrize("name", [option.name for option in GENERATION if option.name not in FOR_PEOPLE])
 def test_each_option_reaches_the_generation_by_its_own_name(name, generate, monkeypatch):
     seen = {}
     monkeypatch.setattr(Writer, "write_text", lambda self, job, echo: seen.update(job.config.to_dict()))
@@ -174,15 +189,12 @@ def test_each_option_reaches_the_generation_by_its_own_name(name, generate, monk
         if spelled is None
         else [flag, *([spelled] if isinstance(spelled, str) else spelled)]
     )
-    if name == "num_return_sequences":
-        arguments.append("--do-sample")
-    generate("a", *arguments)
+    generate("a", *arguments, *BESIDE.get(name, []))
     assert seen[name] == wanted
 
 
 def test_every_option_of_the_library_is_an_option_or_has_a_reason_not_to_be():
-    later = {"num_beams", "num_beam_groups", "early_stopping", "length_penalty", "diversity_penalty",
-             "penalty_alpha", "force_words_ids", "constraints", "guidance_scale", "low_memory"}  # fmt: skip
+    of_python = {"constraints"}  # objects with code
     what_python_gets_back = {
         "output_attentions",
         "output_hidden_states",
@@ -190,8 +202,8 @@ def test_every_option_of_the_library_is_an_option_or_has_a_reason_not_to_be():
         "return_dict_in_generate",
     }
     of_an_encoder = {"encoder_no_repeat_ngram_size", "decoder_start_token_id", "generation_kwargs"}
-    options = {option.name for option in GENERATION} - {"bad_word"}
-    assert options | later | what_python_gets_back | of_an_encoder == set(GenerationConfig.FIELDS)
+    options = {option.name for option in GENERATION} - FOR_PEOPLE
+    assert options | of_python | what_python_gets_back | of_an_encoder == set(GenerationConfig.FIELDS)
 
 
 @pytest.mark.parametrize("option", sorted(SAMPLING))

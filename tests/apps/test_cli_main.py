@@ -51,7 +51,7 @@ def test_version():
         (["generate", "--top-k", "many"], "--top-k"),
         (["generate", "--dtype", "int3"], "--dtype"),
         (["generate", "one", "two"], "two"),
-        (["generate", "--num-beams", "4"], "--num-beams"),
+        (["generate", "--num-beam", "4"], "--num-beam"),
         (["generate", "--seed", "-1"], "--seed"),
     ],
 )

@@ -42,6 +42,14 @@ def generate(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", show_default=False)
     ] = None,
+    assistant_model: Annotated[
+        str | None,
+        typer.Option(help="A smaller model of the same vocabulary that drafts tokens.", show_default=False),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(help="The text that --guidance-scale leads away from.", show_default=False),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed draws the same text.", show_default="random")
     ] = None,
@@ -68,6 +76,8 @@ def generate(
     echo "Once upon a time" | gpt2kit generate --model gpt2 --do-sample --top-p 0.9
 
     gpt2kit generate "To be" --no-do-sample --json
+
+    gpt2kit generate "To be" --model gpt2-xl --assistant-model gpt2
     """
     text = read_prompt(prompt, file)
     if text is None:
@@ -78,8 +88,15 @@ def generate(
         import gpt2kit.torch  # noqa: F401  # first, because it knows what to say where there is no PyTorch
         from gpt2kit.cli.writer import Writer
 
-        writer = Writer.load(model, revision=revision, device=device, dtype=dtype.value, quiet=quiet)
-        job = writer.prepare(text, generation, seed)
+        writer = Writer.load(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype.value,
+            quiet=quiet,
+            assistant=assistant_model,
+        )
+        job = writer.prepare(text, generation, seed, negative_prompt)
     if explain:
         stderr.print(job.plan.explain(), soft_wrap=True, markup=False)
     if as_json:

@@ -1,7 +1,8 @@
 """The generation options of the command line: one table, spelled as in GenerationConfig.
 
 A function that takes `**generation` becomes a command with all of them by `@with_generation_options`; it gets
-only those that the user gave. `bad_word` alone has no namesake: it is `bad_words_ids` for people.
+only those that the user gave. `bad_word` and `force_word` alone have no namesakes: they are `bad_words_ids`
+and `force_words_ids` for people.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["GENERATION", "SAMPLING", "GenerationOption", "with_generation_options"]
+__all__ = ["GENERATION", "NOT_SAMPLED", "SAMPLING", "GenerationOption", "with_generation_options"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class GenerationOption:
     panel: str
     help: str
     metavar: str | None = None
+    words: tuple[str, ...] = ()  # values that are no JSON
 
     def parameter(self) -> inspect.Parameter:
         """Describe the option to typer: absent means None."""
@@ -39,17 +41,20 @@ class GenerationOption:
 
     def read(self, given: Any) -> Any:
         """Turn what typer parsed into what GenerationConfig takes."""
-        if self.metavar != "JSON":
+        if given in self.words or not (self.words or self.metavar == "JSON"):
             return given
         try:
             return json.loads(given)
         except json.JSONDecodeError as error:
             hint = "--" + self.name.replace("_", "-")
-            raise typer.BadParameter(f"not JSON ({error}): {given}", param_hint=hint) from None
+            wanted = f"neither {', '.join(self.words)} nor JSON" if self.words else "not JSON"
+            raise typer.BadParameter(f"{wanted} ({error}): {given}", param_hint=hint) from None
 
 
 LENGTH = "How long"
 SAMPLE = "How to choose"
+BEAMS = "How to search"
+FASTER = "How to be faster"
 AVOID = "What to avoid or favour"
 TOKEN = "Special and forced tokens"
 RUN = "How to run"
@@ -75,6 +80,31 @@ GENERATION: tuple[GenerationOption, ...] = (
     _Option("epsilon_cutoff", float, SAMPLE, "Drop tokens below this probability.", "P"),
     _Option("eta_cutoff", float, SAMPLE, "Drop tokens below a probability that adapts to the entropy.", "P"),
     _Option("renormalize_logits", bool, SAMPLE, "Normalize the logits again after all rules."),
+    _Option("num_beams", int, BEAMS, "Follow N texts side by side and write the likeliest.", "N"),
+    _Option("num_beam_groups", int, BEAMS, "Divide the beams into N groups that avoid one another.", "N"),
+    _Option("diversity_penalty", float, BEAMS, "What a token of another group costs.", "X"),
+    _Option("length_penalty", float, BEAMS, "Above 0 favours long texts, below 0 short ones.", "X"),
+    _Option("early_stopping", str, BEAMS,
+            "When to stop: true, once there are enough texts; false, when better ones are unlikely; never, "
+            "when there can be none.", "WHEN", ("never",)),
+    _Option("force_word", list[str], BEAMS,
+            "Write this somewhere, with or without a space before it. Repeatable.", "TEXT"),
+    _Option("force_words_ids", str, BEAMS, "Write these tokens somewhere: '[[464], [11, 22]]'.", "JSON"),
+    _Option("penalty_alpha", float, BEAMS,
+            "Contrastive search: of the --top-k likeliest tokens take one that resembles the text little; "
+            "how much that counts, from 0 to 1.", "X"),
+    _Option("low_memory", bool, BEAMS, "Contrastive search reads its candidates one by one."),
+    _Option("guidance_scale", float, BEAMS,
+            "Lead away from --negative-prompt, or from no prompt at all; 1 does not.", "X"),
+    _Option("dola_layers", str, BEAMS,
+            "Write what the last layer knows beyond an earlier one: low, high, or layers as '[2, 4]'.",
+            "LAYERS", ("low", "high")),
+    _Option("prompt_lookup_num_tokens", int, FASTER,
+            "Let the text draft N tokens: what followed when it last ended like this.", "N"),
+    _Option("max_matching_ngram_size", int, FASTER, "The longest ending to look up.", "N"),
+    _Option("num_assistant_tokens", int, FASTER, "Let --assistant-model draft N tokens at first.", "N"),
+    _Option("num_assistant_tokens_schedule", str, FASTER,
+            "How that number goes on: heuristic, heuristic_transient or constant.", "SCHEDULE"),
     _Option("repetition_penalty", float, AVOID, "Above 1: make tokens that came already less likely.", "X"),
     _Option("encoder_repetition_penalty", float, AVOID, "Above 1: favour the tokens of the prompt.", "X"),
     _Option("no_repeat_ngram_size", int, AVOID, "Write no N tokens in a row twice.", "N"),
@@ -90,11 +120,14 @@ GENERATION: tuple[GenerationOption, ...] = (
     _Option("forced_decoder_ids", str, TOKEN, "Put tokens at positions: '[[1, 464], [2, 11]]'.", "JSON"),
     _Option("bos_token_id", int, TOKEN, "What an empty prompt begins with.", "ID"),
     _Option("pad_token_id", int, TOKEN, "What fills up sequences that end early.", "ID"),
-    _Option("num_return_sequences", int, RUN, "Write so many texts for the prompt (with --do-sample).", "N"),
+    _Option("num_return_sequences", int, RUN,
+            "Write so many texts for the prompt (with --do-sample or --num-beams).", "N"),
     _Option("remove_invalid_values", bool, RUN, "Go on where the model gives NaN or infinity."),
     _Option("use_cache", bool, RUN, "Keep keys and values of the positions so far, or compute them again."),
 )  # fmt: skip
 
+# Each of these means nothing with sampling, so that giving one switches it off (docs/cli.md).
+NOT_SAMPLED = ("num_beam_groups", "force_word", "force_words_ids", "penalty_alpha")
 # Each of these means nothing without sampling, so that giving one switches it on (docs/cli.md).
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 

@@ -15,12 +15,13 @@ from typing import Any, Self
 import torch
 
 from gpt2kit.cli.console import note, write
-from gpt2kit.cli.option import SAMPLING
+from gpt2kit.cli.option import NOT_SAMPLED, SAMPLING
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan, TextStreamer, make_plan
 from gpt2kit.generation.stops import StopStrings
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch import GPT2LMHeadModel, set_seed
+from gpt2kit.torch.draft import check_assistant
 
 __all__ = ["Job", "Writer"]
 
@@ -39,15 +40,20 @@ class Job:
     config: GenerationConfig
     plan: GenerationPlan
     seed: int | None  # None: nothing is drawn
+    negative_ids: list[int] | None = None  # what guidance leads away from
+    told: tuple[str, ...] = ()  # warnings of the options
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: the new tokens of each text, and how long it took."""
+    """What came of a job: the new tokens of each text, how long it took, and what its way tells."""
 
     texts: list[list[int]]
     seconds: float
     first_token_seconds: float
+    scores: list[float] | None = None  # of each text, from a beam search
+    drafted: int | None = None  # tokens that an assistant or the text itself proposed
+    accepted: int | None = None  # and how many of them are in the text
 
     @property
     def tokens_per_second(self) -> float:
@@ -104,21 +110,38 @@ class Writer:
     model: GPT2LMHeadModel
     load_seconds: float
     quiet: bool
+    assistant: GPT2LMHeadModel | None = None
 
     @classmethod
-    def load(cls, name: str, *, revision: str | None, device: str, dtype: str, quiet: bool) -> Self:
-        """Load a folder or a hub name onto a device."""
+    def load(
+        cls,
+        name: str,
+        *,
+        revision: str | None,
+        device: str,
+        dtype: str,
+        quiet: bool,
+        assistant: str | None = None,
+    ) -> Self:
+        """Load a folder or a hub name onto a device, and the model that drafts for it, if one is named."""
         start = time.perf_counter()
         target = choose_device(device)
         revision = revision or "main"
         model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model.to(target).eval()
+        draft = None
+        if assistant is not None:
+            draft = GPT2LMHeadModel.from_pretrained(assistant, torch_dtype=getattr(torch, dtype))
+            draft.to(target).eval()
+            check_assistant(draft, model)
         if model.num_parameters() < ONE_THREAD_BELOW:
             torch.set_num_threads(1)
-        return cls(name, tokenizer, model, time.perf_counter() - start, quiet)
+        return cls(name, tokenizer, model, time.perf_counter() - start, quiet, draft)
 
-    def prepare(self, prompt: str, options: dict[str, Any], seed: int | None) -> Job:
+    def prepare(
+        self, prompt: str, options: dict[str, Any], seed: int | None, negative_prompt: str | None = None
+    ) -> Job:
         """Join the user's options to the model's own, and encode the prompt."""
         options = self.translate(options)
         defaults = self.model.generation_config.to_dict()
@@ -136,11 +159,17 @@ class Writer:
         if config.max_new_tokens is None and config.max_length == GenerationConfig.max_length:
             room = self.model.config.n_positions - len(ids)
             config.max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, room))
+        negative = None if negative_prompt is None else self.negative(negative_prompt)
         plan = make_plan(
             config,
             prompt_length=len(ids),
             n_positions=self.model.config.n_positions,
             vocab_size=self.model.config.vocab_size,
+            assistant=self.assistant is not None,
+            prompts=[ids],
+            negative_positions=None if negative is None else len(negative),
+            n_layer=self.model.config.n_layer,
+            tied=self.model.config.tie_word_embeddings,
         )
         if config.pad_token_id is None:
             config.pad_token_id = plan.pad_token_id  # else `generate` would tell the user that it did so
@@ -148,19 +177,38 @@ class Writer:
             seed = secrets.randbelow(2**32)
         if seed is not None and not config.do_sample and not self.quiet:
             note("the seed changes nothing: without --do-sample nothing is drawn")
-        return Job(prompt, ids, config, plan, seed if config.do_sample else None)
+        texts = tuple(str(warning.message) for warning in told)
+        return Job(prompt, ids, config, plan, seed if config.do_sample else None, negative, texts)
 
     def translate(self, options: dict[str, Any]) -> dict[str, Any]:
         """Carry out the command's conveniences (docs/cli.md)."""
         options = dict(options)
         words = options.pop("bad_word", [])
         if words:
-            spellings = [word for text in words for word in (text, f" {text}")]
-            ids = [self.tokenizer(word)["input_ids"] for word in spellings if word.strip()]
+            ids = [spelling for word in words for spelling in self.spellings(word)]
             options["bad_words_ids"] = [*options.get("bad_words_ids", []), *ids]
+        if any(name in options for name in NOT_SAMPLED):
+            options.setdefault("do_sample", False)
+        forced = options.pop("force_word", [])
+        if forced:
+            either = [self.spellings(word) for word in forced]
+            options["force_words_ids"] = [*options.get("force_words_ids", []), *either]
         if any(name in options for name in SAMPLING):
             options.setdefault("do_sample", True)
         return options
+
+    def spellings(self, word: str) -> list[list[int]]:
+        """Return the tokens of a word at the start of a text and after a space."""
+        return [self.tokenizer(text)["input_ids"] for text in (word, f" {word}") if text.strip()]
+
+    def negative(self, text: str) -> list[int]:
+        """Return the tokens of the negative prompt."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        if not ids:
+            raise InputError(
+                "--negative-prompt is empty. Leave it out: guidance then leads away from no prompt at all."
+            )
+        return ids
 
     def first_token(self, config: GenerationConfig) -> int:
         """Return the token that an empty prompt begins with."""
@@ -173,31 +221,45 @@ class Writer:
             note(f"the prompt is empty: beginning with token {config.bos_token_id}")
         return int(config.bos_token_id)
 
-    def go_on(self, job: Job, streamer: Clock | Printer) -> Result:
-        """Generate the new tokens of every text."""
+    def go_on(self, job: Job, streamer: Clock | Printer, with_scores: bool = False) -> Result:
+        """Generate the new tokens of every text, with the scores of a beam search where they are wanted."""
         clock = streamer if isinstance(streamer, Clock) else streamer.clock
+        negative = None if job.negative_ids is None else torch.tensor([job.negative_ids])  # [1, n]
         if job.seed is not None:
             set_seed(job.seed)
         prompt = torch.tensor([job.ids], device=self.model.device)  # [B, T]
         start = clock.start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `prepare` said the same, before the text
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             output = self.model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),  # [B, T]
                 generation_config=job.config,
-                streamer=streamer,
+                streamer=streamer if job.plan.beams is None else None,  # no token of a beam is sure
                 tokenizer=self.tokenizer,  # for stop strings
+                assistant_model=self.assistant,
+                negative_prompt_ids=None if negative is None else negative.to(prompt.device),
+                return_dict_in_generate=True,
+                output_scores=with_scores,
             )
         seconds = time.perf_counter() - start
-        texts = [without_padding(row[len(job.ids) :], job.plan) for row in output.tolist()]
-        return Result(texts, seconds, clock.first or seconds)
+        for text in {str(warning.message): None for warning in told}:
+            # `prepare` said what is wrong with the options, and where they may have come from
+            if not self.quiet and not any(known.startswith(text) for known in job.told):
+                note(text)
+        texts = [without_padding(row[len(job.ids) :], job.plan) for row in output.sequences.tolist()]
+        scores = output.sequences_scores.tolist() if with_scores else None
+        drafts = (output.drafted, output.accepted) if job.plan.assistance is not None else (None, None)
+        return Result(texts, seconds, clock.first or seconds, scores, *drafts)
 
     def write_text(self, job: Job, *, echo: bool) -> None:
         """Write one text as it is made, or several one after the other."""
         count = job.config.num_return_sequences
-        if count == 1:
+        if count == 1 and job.plan.beams is None:
             result = self.stream(job, echo)
+        elif count == 1:
+            result = self.go_on(job, Clock())
+            write((job.prompt if echo else "") + self.decode(result.texts[0]) + "\n")
         else:
             result = self.go_on(job, Clock())
             for number, ids in enumerate(result.texts, start=1):
@@ -221,8 +283,8 @@ class Writer:
 
     def write_json(self, job: Job) -> None:
         """Write one JSON object for each text."""
-        result = self.go_on(job, Clock())
-        for ids in result.texts:
+        result = self.go_on(job, Clock(), with_scores=job.plan.beams is not None)
+        for number, ids in enumerate(result.texts):
             text = self.decode(ids)
             told = {
                 "model": self.name,
@@ -237,6 +299,10 @@ class Writer:
                 "tokens_per_second": round(result.tokens_per_second, 1),
                 "load_seconds": round(self.load_seconds, 4),
             }
+            if result.scores is not None:
+                told["score"] = result.scores[number]
+            if result.drafted is not None:
+                told |= {"drafted": result.drafted, "accepted": result.accepted}
             write(json.dumps(told, ensure_ascii=False) + "\n")
         self.report(job, result)
 
@@ -253,6 +319,11 @@ class Writer:
         note(
             f"{count} tokens in {result.seconds:.2f} s, {result.tokens_per_second:.1f} tokens/s, "
             f"the first after {result.first_token_seconds:.2f} s; ended by {', '.join(reasons)}"
+            + (
+                ""
+                if result.drafted is None
+                else f"; {result.accepted} of {result.drafted} drafted tokens kept"
+            )
             + ("" if job.seed is None else f"; seed {job.seed}")
         )
 
