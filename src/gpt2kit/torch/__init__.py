@@ -67,6 +67,7 @@ from gpt2kit.torch.record import (
     GreedySearchDecoderOnlyOutput,
     SampleDecoderOnlyOutput,
 )
+from gpt2kit.torch.scorer import BeamScorer, BeamSearchScorer, ConstrainedBeamSearchScorer
 from gpt2kit.torch.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
@@ -97,8 +98,11 @@ __all__ = [
     "AutoModelForTokenClassification",
     "BaseModelOutputWithPastAndCrossAttentions",
     "BeamSampleDecoderOnlyOutput",
+    "BeamScorer",
     "BeamSearchDecoderOnlyOutput",
+    "BeamSearchScorer",
     "CausalLMOutputWithCrossAttentions",
+    "ConstrainedBeamSearchScorer",
     "ContrastiveSearchDecoderOnlyOutput",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",

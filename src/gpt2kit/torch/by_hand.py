@@ -6,18 +6,20 @@ Dimensions: B prompts, T tokens of a prompt.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpt2kit.generation import GenerationConfig, make_plan
+from gpt2kit.generation import GenerationConfig, GenerationPlan, make_plan
 from gpt2kit.generation.way import Contrast
+from gpt2kit.torch.beams_by_hand import BeamsByHand
 from gpt2kit.torch.contrastive import contrastive_search
 from gpt2kit.torch.parts import criteria_of, record_of, refuse
 from gpt2kit.torch.processor import LogitsProcessorList
 from gpt2kit.torch.prompt import Prompt
+from gpt2kit.torch.scorer import BeamScorer
 from gpt2kit.torch.search import Search, search, streaming
 from gpt2kit.torch.stopping import MaxLengthCriteria, StoppingCriteriaList
 
@@ -35,7 +37,11 @@ _OPTIONS_BY_HAND = (
 )
 
 
-class SearchByHand:
+def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
+    return search(model, prompt, how)
+
+
+class SearchByHand(BeamsByHand):
     """Give a language model the single ways of decoding as methods."""
 
     config: Any
@@ -64,7 +70,7 @@ class SearchByHand:
         """
         processors = LogitsProcessorList(logits_processor or [])
         return self._search_by_hand(
-            search, False, input_ids, processors, stopping_criteria, max_length, kwargs
+            _token_by_token, False, input_ids, processors, stopping_criteria, max_length, kwargs
         )
 
     def sample(
@@ -88,7 +94,7 @@ class SearchByHand:
         """
         processors = LogitsProcessorList([*(logits_processor or []), *(logits_warper or [])])
         return self._search_by_hand(
-            search, True, input_ids, processors, stopping_criteria, max_length, kwargs
+            _token_by_token, True, input_ids, processors, stopping_criteria, max_length, kwargs
         )
 
     @torch.no_grad()
@@ -121,19 +127,23 @@ class SearchByHand:
         one_by_one = self.generation_config.low_memory if sequential is None else sequential
         contrast = Contrast(top_k, penalty_alpha, bool(one_by_one))
         contrast.check(self.config.vocab_size, kwargs.get("use_cache") is not False)
-        run = partial(contrastive_search, contrast=contrast)
+
+        def run(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -> Any:
+            return contrastive_search(model, prompt, how, contrast=contrast)
+
         processors = LogitsProcessorList([*(logits_processor or []), *(logits_warper or [])])
         return self._search_by_hand(run, False, input_ids, processors, stopping_criteria, max_length, kwargs)
 
     def _search_by_hand(
         self,
-        run: Callable[[Any, Prompt, Search], Any],
+        run: Callable[[Any, Prompt, Search, GenerationPlan], Any],
         sampled: bool,
         input_ids: Tensor,
         processors: LogitsProcessorList,
         criteria: StoppingCriteriaList | None,
         max_length: int | None,
         kwargs: dict[str, Any],
+        scorer: BeamScorer | None = None,
     ) -> Any:
         """Run a search whose rules the caller has made; options add ends, padding and what to keep."""
         refuse(
@@ -149,6 +159,8 @@ class SearchByHand:
         given = StoppingCriteriaList(criteria or [])
         config.max_length = given.max_length if max_length is None else max_length
         prompt = self._prompt(input_ids, model_kwargs, config)
+        if scorer is not None:
+            prompt = scorer.prompts_of(prompt)
         plan = make_plan(
             config,
             prompt_length=prompt.ids.shape[1],
@@ -158,6 +170,8 @@ class SearchByHand:
             vocab_size=self.config.vocab_size,
             max_length_given=True,
         )
+        if scorer is not None:
+            plan = replace(plan, beams=scorer.beams, returns=scorer.num_beam_hyps_to_keep)
         prompt.check_places(plan.max_new_tokens, plan.n_positions)
         others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
         how = Search(
@@ -172,4 +186,4 @@ class SearchByHand:
             own_code=bool(processors or others),
         )
         with streaming(streamer):
-            return run(self, prompt, how)
+            return run(self, prompt, how, plan)

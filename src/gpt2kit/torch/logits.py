@@ -217,8 +217,8 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             if len(allowed) == 0 and self.refuses:
                 raise InputError(
                     f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}, where "
-                    f"token number {len(text) + 1} of the text has to come. Allow the end token where a text is "
-                    "complete."
+                    f"token number {len(text) + 1} of the text has to come. Allow the end token where a text "
+                    "is complete."
                 )
             try:
                 mask[row, list(allowed)] = 0
