@@ -86,11 +86,11 @@ def test_texts_and_scores_are_those_of_4_34(name: str, models: dict[bool, GPT2LM
 @pytest.mark.parametrize("name", CASES)
 def test_the_tokens_alone_are_the_same(name: str, models: dict[bool, GPT2LMHeadModel]):
     case = CASES[name]
-    kept = {part: False for part in ("output_attentions", "output_hidden_states")}
+    kept = dict.fromkeys(("output_attentions", "output_hidden_states"), False)
     assert with_the_first_end(generated(models, case, **kept), case) == case["sequences"]
 
 
-# In 4.34 the rows of groups are counted within each group, and mixed up between prompts (docs/differences.md).
+# In 4.34 the rows of groups are counted within each group and mixed up between prompts (docs/differences.md).
 # Where tokens are drawn, beams that are equal may be named in another order.
 ROWS = [name for name in CASES if f"{name}.beam_indices" in ARRAYS and "group" not in name]
 
