@@ -146,7 +146,6 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     ended: Tensor | None = None  # [B], once a row may end before the others
     worst: Tensor | None = None  # the lowest score that a token was chosen for
     record = how.record or Record()
-    prefixes = [rule for rule in how.processors if isinstance(rule, PrefixConstrainedLogitsProcessor)]
     while True:
         outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
@@ -169,8 +168,6 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
             how.streamer.put(tokens.cpu())
         if how.criteria:
             ended = ended_by_now(how, draft.text(how.own_code), record.scores, ended)  # [B]
-            for prefix in prefixes:
-                prefix.ended = ended
         if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
             break
     check_choice(worst)
@@ -281,6 +278,9 @@ def ended_by_now(
         if isinstance(answer, Tensor) or answer:
             rows = ended_rows(answer, text)  # [B]
             ended = rows if ended is None else ended | rows  # [B]
+    for rule in how.processors:
+        if isinstance(rule, PrefixConstrainedLogitsProcessor):
+            rule.ended = ended  # the user's function has no answer for a row that has ended
     return ended
 
 

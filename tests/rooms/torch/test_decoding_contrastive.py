@@ -190,6 +190,18 @@ def test_rows_end_one_by_one(model: GPT2LMHeadModel):
     assert set(text[1, last:].tolist()) <= {1}
 
 
+def test_a_prefix_function_is_not_asked_about_rows_that_have_ended(model: GPT2LMHeadModel):
+    plain = model.generate(IDS, max_new_tokens=11, **ASK)
+    end = int(plain[1, 6])
+
+    def allowed(row: int, ids: Tensor) -> list[int]:
+        assert end not in ids[5:].tolist()
+        return list(range(101))
+
+    text = model.generate(IDS, max_new_tokens=11, eos_token_id=end, prefix_allowed_tokens_fn=allowed, **ASK)
+    assert int(text[1, 7]) == 1
+
+
 class Listener(BaseStreamer):
     def __init__(self) -> None:
         self.got: list[Any] = []
