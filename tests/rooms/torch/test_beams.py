@@ -211,23 +211,38 @@ def test_a_prompt_is_read_once_and_rows_that_have_ended_leave(model: GPT2LMHeadM
     assert torch.equal(fast, recorded.sequences)
 
 
+@pytest.mark.parametrize("options", [{"num_beams": 4}, GROUPS], ids=["plain", "groups"])
+def test_rows_that_leave_one_by_one_change_nothing_for_the_others(
+    model: GPT2LMHeadModel, options: dict[str, Any]
+):
+    draw = torch.Generator().manual_seed(3)
+    numbers: set[int] = set()
+    for _ in range(5):
+        prompts = torch.randint(2, 101, (5, 7), generator=draw)
+        ends = torch.randint(2, 101, (31,), generator=draw).tolist()
+        asked = options | {"max_new_tokens": 17, "eos_token_id": ends, "early_stopping": True}
+        with rows_read(model) as seen:
+            fast = model.generate(prompts, num_return_sequences=4, **asked)
+        assert torch.equal(fast, model.generate(prompts, num_return_sequences=4, **asked, **KEPT).sequences)
+        numbers |= {rows for rows, _ in seen}
+    assert numbers == {5, 4, 8, 12, 16, 20}
+
+
 def test_rows_leave_without_changing_what_others_draw(model: GPT2LMHeadModel):
-    options = {
-        "num_beams": 3,
-        "do_sample": True,
-        "max_new_tokens": 11,
-        "eos_token_id": SOON,
-        "early_stopping": True,
-    }
+    draw = torch.Generator().manual_seed(3)
+    left = 0
     for seed in range(7):
+        prompts = torch.randint(2, 101, (3, 5), generator=draw)
+        ends = torch.randint(2, 101, (31,), generator=draw).tolist()
+        asked = {"num_beams": 3, "do_sample": True, "top_k": 0, "temperature": 5.0, "early_stopping": True}
+        asked |= {"max_new_tokens": 13, "eos_token_id": ends, "num_return_sequences": 3}
         torch.manual_seed(seed)
         with rows_read(model) as seen:
-            fast = model.generate(IDS, **options)
+            fast = model.generate(prompts, **asked)
         torch.manual_seed(seed)
-        assert torch.equal(model.generate(IDS, **options, **KEPT).sequences, fast)
-        if (3, 1) in seen:
-            return
-    pytest.fail("no seed ended one row before the other")
+        assert torch.equal(model.generate(prompts, **asked, **KEPT).sequences, fast)
+        left += len({rows for rows, _ in seen[1:]}) > 1
+    assert left > 3
 
 
 def test_only_positions_that_differ_are_moved(model: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch):
