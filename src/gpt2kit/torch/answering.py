@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.torch import arguments, target
 from gpt2kit.torch.fresh import unfilled_while_loading
+from gpt2kit.torch.loss import class_loss
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import QuestionAnsweringModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
@@ -143,10 +143,6 @@ class GPT2ForQuestionAnswering(GPT2PreTrainedModel):
 def span_loss(start_logits: Tensor, end_logits: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Return the mean of both cross-entropies, a scalar; [B, T] twice and [B] twice."""
     T = start_logits.size(-1)
-    losses = [
-        F.cross_entropy(
-            logits.reshape(-1, T), ends.to(logits.device).clamp(0, T).flatten(), ignore_index=T
-        )  # []
-        for logits, ends in ((start_logits, start), (end_logits, end))
-    ]
-    return sum(losses) / 2
+    start_loss = class_loss(start_logits, start.clamp(0, T), ignored=T)  # []
+    end_loss = class_loss(end_logits, end.clamp(0, T), ignored=T)  # []
+    return (start_loss + end_loss) / 2  # []

@@ -16,7 +16,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.torch import arguments, target
 from gpt2kit.torch.fresh import unfilled_while_loading
-from gpt2kit.torch.loss import IGNORED_LABEL
+from gpt2kit.torch.loss import class_loss
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import SequenceClassifierOutputWithPast, TokenClassifierOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
@@ -24,6 +24,12 @@ from gpt2kit.torch.taps import tap
 from gpt2kit.torch.tracing import unseen
 
 __all__ = ["GPT2ForSequenceClassification", "GPT2ForTokenClassification"]
+
+_WANTED = {
+    "regression": "one number for each score",
+    "single_label_classification": "one class for each row",
+    "multi_label_classification": "one number from 0 to 1 for each label",
+}
 
 
 class GPT2ForSequenceClassification(GPT2PreTrainedModel):
@@ -142,30 +148,46 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
         numbers = labels.is_floating_point() or labels.dtype == torch.bool
         several = "multi_label_classification" if numbers else "single_label_classification"
         problem_type = config.problem_type or ("regression" if N == 1 else several)
-        if problem_type == "single_label_classification":
-            if N == 1:
-                raise InputError(
-                    "problem_type='single_label_classification' with num_labels=1 leaves nothing to choose. "
-                    "Set num_labels to the number of classes, or problem_type='regression'."
-                )
-            try:
-                labels = target.classes("labels", labels, (B,), N, f"num_labels={N}")  # [B]
-            except InputError as error:
-                raise InputError(f"{error} One class for each row is what {problem_type!r} means.") from None
-        elif problem_type == "regression":
-            labels = target.values(labels, (B,) if N == 1 else (B, N), self.score.weight)  # [B] or [B, N]
-        else:
-            labels = target.values(labels, (B, N), self.score.weight, shares=True)  # [B, N]
+        if problem_type not in _WANTED:
+            raise InputError(
+                f"config.problem_type={problem_type!r} was not understood. Set it to one of "
+                f"{', '.join(map(repr, _WANTED))}, or to None to let the labels decide."
+            )
+        try:
+            labels = self._fitted(labels, problem_type, B)  # [B] or [B, N]
+        except InputError as error:
+            way_out = (
+                "The configuration or the first labels set it; None lets the next labels decide."
+                if config.problem_type
+                else f"It follows from num_labels={N} and {labels.dtype}; or set config.problem_type."
+            )
+            wanted = _WANTED[problem_type]
+            raise InputError(f"{error} problem_type={problem_type!r} wants {wanted}. {way_out}") from None
         config.problem_type = problem_type
         return labels
 
+    def _fitted(self, labels: Tensor, problem_type: str, B: int) -> Tensor:
+        """Return labels as one kind of problem wants them, [B] or [B, N]."""
+        N = self.num_labels
+        if problem_type == "regression":
+            return target.values(labels, (B,) if N == 1 else (B, N), self.score.weight)  # [B] or [B, N]
+        if problem_type == "multi_label_classification":
+            return target.values(labels, (B, N), self.score.weight, shares=True)  # [B, N]
+        if N == 1:
+            raise InputError(
+                "One label leaves nothing to choose. Set num_labels to the number of classes, or "
+                "problem_type='regression'."
+            )
+        return target.classes("labels", labels, (B,), N, f"num_labels={N}")  # [B]
+
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of the kind of problem, a scalar."""
-        if self.config.problem_type == "regression":
-            return F.mse_loss(logits.reshape(labels.shape), labels)
+        """Return the loss of the kind of problem, a scalar in float32 at least."""
         if self.config.problem_type == "single_label_classification":
-            return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL)
-        return F.binary_cross_entropy_with_logits(logits, labels)
+            return class_loss(logits, labels)  # []
+        logits = logits.to(labels.dtype)  # [B, N]
+        if self.config.problem_type == "regression":
+            return F.mse_loss(logits.reshape(labels.shape), labels)  # []
+        return F.binary_cross_entropy_with_logits(logits, labels)  # []
 
     def _refuse_untold(self, attention_mask: Tensor | None, B: int, T: int) -> None:
         """Refuse a batch in which nothing tells the last token of a row, or a row has none."""
@@ -285,16 +307,9 @@ class GPT2ForTokenClassification(GPT2PreTrainedModel):
         )
         logits = tap(self, "logits", self.classifier(self.dropout(body.last_hidden_state)))  # [B, T, N]
         output = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else class_loss(logits, labels),
             logits=logits,
             hidden_states=body.hidden_states,
             attentions=body.attentions,
         )
         return output if return_dict else output.to_tuple()
-
-
-def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of each token's label, a scalar; [B, T, N] and [B, T]."""
-    return F.cross_entropy(
-        logits.flatten(0, -2), labels.to(logits.device).flatten(), ignore_index=IGNORED_LABEL
-    )

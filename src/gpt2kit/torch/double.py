@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2kit.config import GPT2Config
@@ -17,7 +16,7 @@ from gpt2kit.torch import target
 from gpt2kit.torch.fresh import unfilled_while_loading
 from gpt2kit.torch.language import LanguageHead, check_logits_to_keep
 from gpt2kit.torch.layers import Unembedding
-from gpt2kit.torch.loss import IGNORED_LABEL, check_chunk_size
+from gpt2kit.torch.loss import check_chunk_size, class_loss
 from gpt2kit.torch.model import GPT2Model
 from gpt2kit.torch.outputs import GPT2DoubleHeadsModelOutput
 from gpt2kit.torch.pretrained import GPT2PreTrainedModel
@@ -145,7 +144,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
         mc_logits = tap(self, "mc_logits", mc_logits)  # [B, C]
         output = GPT2DoubleHeadsModelOutput(
             loss=loss,
-            mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
+            mc_loss=None if mc_labels is None else class_loss(mc_logits, mc_labels),
             logits=logits,
             mc_logits=mc_logits,
             past_key_values=body.past_key_values,
@@ -174,12 +173,3 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
             raise InputError("mc_labels came for a single text. Give the choices as input_ids of [C, T].")
         *questions, C = scored
         return target.classes("mc_labels", mc_labels, questions, C, "{} choices")
-
-
-def choice_loss(mc_logits: Tensor, mc_labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the right choice, a scalar; [B, C] and [B]."""
-    return F.cross_entropy(
-        mc_logits.reshape(-1, mc_logits.size(-1)),
-        mc_labels.to(mc_logits.device).view(-1),
-        ignore_index=IGNORED_LABEL,
-    )

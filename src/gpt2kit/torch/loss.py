@@ -1,4 +1,4 @@
-"""The loss of a language model: the mean cross-entropy of each next token, whole or in chunks.
+"""The cross-entropy that every head is trained by, and that of each next token, whole or in chunks.
 
 The logits are the largest tensor of a GPT-2 by far: at B=8, T=1024 and V=50257 one float32 copy of them takes
 1.6 GB, and the plain loss with its backward pass needs four (logits, their log-softmax, the gradients of
@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from gpt2kit.errors import InputError
 
-__all__ = ["IGNORED_LABEL", "check_chunk_size", "chunked_loss", "chunked_next_token_loss", "next_token_loss"]
+__all__ = [
+    "IGNORED_LABEL",
+    "check_chunk_size",
+    "chunked_loss",
+    "chunked_next_token_loss",
+    "class_loss",
+    "next_token_loss",
+]
 
 # Labels of this value count for nothing; it is the default of torch's cross-entropy.
 IGNORED_LABEL = -100
@@ -41,6 +48,18 @@ def check_chunk_size(loss_chunk_size: int, labels: Tensor | None) -> None:
         )
 
 
+def class_loss(logits: Tensor, labels: Tensor, ignored: int = IGNORED_LABEL) -> Tensor:
+    """Return the mean cross-entropy of labels that name a class each, a scalar in float32 at least.
+
+    Args:
+        logits: Scores of the classes on the last axis, [*, N].
+        labels: A class for each row of scores, [*]; on any device.
+        ignored: The label that counts for nothing.
+    """
+    log_p = _log_softmax(logits.reshape(-1, logits.size(-1)))  # [R, N]
+    return F.nll_loss(log_p, labels.to(logits.device).flatten(), ignore_index=ignored)  # []
+
+
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of each next token, a scalar in float32 at least.
 
@@ -51,9 +70,7 @@ def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: [B, T, V]
         labels: [B, T], as `target.tokens` lets through.
     """
-    log_p = _log_softmax(logits.flatten(0, -2))  # [B*T, V]
-    targets = _next(labels).flatten().to(logits.device)  # [B*T]
-    return F.nll_loss(log_p, targets, ignore_index=IGNORED_LABEL)  # []
+    return class_loss(logits, _next(labels))  # []
 
 
 def chunked_next_token_loss(hidden_states: Tensor, head: nn.Module, labels: Tensor, size: int) -> Tensor:

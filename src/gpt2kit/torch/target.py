@@ -99,7 +99,7 @@ def positions(name: str, ends: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool = False) -> Tensor:
-    """Return labels that are numbers rather than classes, in the dtype that they are compared in.
+    """Return labels that are numbers rather than classes, in the dtype of their loss: float32 at least.
 
     Args:
         labels: What came; a last axis of one is dropped.
@@ -111,12 +111,11 @@ def values(labels: Tensor, shape: Sequence[int], like: Tensor, *, shares: bool =
         InputError: Another shape, or shares outside 0 to 1.
     """
     check_tensor("labels", labels)
-    labels = _shaped("labels", labels, shape).to(like.device, like.dtype)  # shape
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    labels = _shaped("labels", labels, shape).to(like.device, dtype)  # shape
     if shares and is_readable(labels) and (outside := labels[(labels < 0) | (labels > 1)]).numel():
         raise InputError(
-            f"labels holds {float(outside[0]):g}, and each should say from 0 to 1 how far a label applies "
-            "(problem_type='multi_label_classification'). For one class in each row give whole numbers and "
-            "problem_type='single_label_classification'."
+            f"labels holds {float(outside[0]):g}, and each should say from 0 to 1 how far a label applies."
         )
     return labels
 
@@ -141,13 +140,13 @@ def check_tensor(name: str, labels: Any) -> None:
 
 
 def _shaped(name: str, labels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return labels of the given shape; they may have one more axis, of size 1, which goes."""
+    """Return labels of the given shape; an axis of size 1 may be there or not, behind all others or alone."""
     wanted = tuple(shape)
     with unseen():
         given = tuple(labels.shape)
-    if given not in (wanted, (*wanted, 1)):
+    if given not in (wanted, (*wanted, 1), *([()] if wanted == (1,) else [])):
         raise InputError(f"{name} should have the shape {list(wanted)}, but it is {list(given)}.")
-    return labels if given == wanted else labels.squeeze(-1)  # shape
+    return labels if given == wanted else labels.reshape(wanted)  # shape
 
 
 def _check_range(name: str, labels: Tensor, count: int, counted: str) -> None:

@@ -95,6 +95,33 @@ def test_names_and_shapes_are_those_of_4_34_as_an_object_and_as_a_tuple(name: st
     assert shapes(answer) == wanted
 
 
+@pytest.mark.parametrize("cls", ["GPT2ForTokenClassification", "GPT2ForQuestionAnswering"])
+def test_attentions_that_were_asked_for_are_in_the_tuple_without_a_cache(cls: str) -> None:
+    model = make(cls)
+    model.config.use_cache = False
+    answer = model(IDS, output_attentions=True, return_dict=False)
+    assert shapes(answer[-1]) == ["2x3x5x5"] * 3  # 4.34 drops whatever comes second
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("cls", HEADED)
+def test_the_losses_of_a_short_type_are_computed_in_float32(cls: str, dtype: str) -> None:
+    """Eight or eleven bits cannot tell 1.121 from 1.125."""
+    short = make(cls, dtype)
+    exact = make(cls, "float32")
+    exact.load_state_dict({name: tensor.float() for name, tensor in short.state_dict().items()})
+    inputs = inputs_of(cls) | LABELS[cls]
+    if cls == "GPT2DoubleHeadsModel":
+        inputs = {"input_ids": IDS[None], "labels": IDS[None], "mc_labels": torch.tensor([1])}
+    given, wanted = short(**inputs), exact(**inputs)
+    for name in {"loss", "mc_loss"} & set(wanted):
+        assert given[name].dtype == torch.float32
+        assert given[name].to(short.dtype) != given[name]  # digits that the short type has no place for
+        torch.testing.assert_close(given[name], wanted[name], rtol=0.02, atol=0.02)
+    sum(given[name] for name in {"loss", "mc_loss"} & set(given)).backward()
+    assert {p.grad.dtype for p in short.parameters() if p.grad is not None} == {short.dtype}
+
+
 @pytest.mark.parametrize("cls", HEADS)
 def test_a_misspelt_keyword_is_refused(cls: str) -> None:
     with pytest.raises(TypeError, match="head_masks"):

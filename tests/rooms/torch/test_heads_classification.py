@@ -169,6 +169,55 @@ def test_the_problem_of_the_configuration_decides() -> None:
     torch.testing.assert_close(regression.loss, ((regression.logits - whole_numbers) ** 2).mean())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_labels", [1, 7])
+def test_labels_of_a_regression_keep_their_digits_in_a_short_type(
+    num_labels: int, dtype: torch.dtype
+) -> None:
+    """In bfloat16 1000.3 would be 1000, and its square is beyond float16."""
+    model = make(num_labels=num_labels, problem_type="regression", pad_token_id=PAD).to(dtype)
+    labels = torch.tensor([[1000.3] * num_labels, [-2.123] * num_labels])
+    output = model(IDS, labels=labels)
+    torch.testing.assert_close(output.loss, ((output.logits.float() - labels) ** 2).mean())
+    output.loss.backward()
+    assert model.score.weight.grad.isfinite().all()
+
+
+def test_one_label_for_one_row_needs_no_axis() -> None:
+    model = make(problem_type=None)
+    assert torch.equal(
+        model(IDS[:1], labels=torch.tensor(4)).loss, model(IDS[:1], labels=torch.tensor([4])).loss
+    )
+    regression = make(num_labels=1)
+    assert torch.equal(
+        regression(IDS[:1], labels=torch.tensor(0.5)).loss,
+        regression(IDS[:1], labels=torch.tensor([0.5])).loss,
+    )
+
+
+def test_a_problem_that_was_assigned_and_is_none_is_refused() -> None:
+    model = make(pad_token_id=PAD)
+    model.config.problem_type = "ranking"
+    with pytest.raises(InputError, match=r"problem_type='ranking'.*'regression'"):
+        model(IDS, labels=torch.rand(2, 7))
+    assert torch.isfinite(model(IDS).logits).all()
+
+
+def test_a_refusal_says_where_the_problem_comes_from() -> None:
+    model = make(pad_token_id=PAD)
+    with pytest.raises(
+        InputError, match=r"'multi_label_classification' wants .*num_labels=7 and torch.float32"
+    ):
+        model(IDS, labels=torch.tensor([0.0, 1.0]))
+    model(IDS, labels=torch.tensor([0, 1]))
+    with pytest.raises(
+        InputError, match=r"'single_label_classification' wants .* None lets the next labels decide"
+    ):
+        model(IDS, labels=torch.rand(2, 7))
+    model.config.problem_type = None
+    assert model(IDS, labels=torch.rand(2, 7)).loss.isfinite()
+
+
 def test_refused_labels_decide_nothing() -> None:
     model = make(pad_token_id=PAD)
     with pytest.raises(InputError):
@@ -191,12 +240,16 @@ SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
         ({}, torch.tensor([7, 0]), r"labels holds 7, .* 0 to 6 \(num_labels=7\).*-100"),
         ({}, torch.tensor([-1, 0]), "labels holds -1"),
         ({}, torch.tensor([1, 0, 2]), r"shape \[2\], but it is \[3\]"),
-        ({}, torch.ones(2, 7, dtype=torch.long), r"shape \[2\].*One class for each row"),
+        ({}, torch.ones(2, 7, dtype=torch.long), r"shape \[2\].*one class for each row"),
         ({}, torch.tensor([0.0, 1.0]), r"labels should have the shape \[2, 7\], but it is \[2\]"),
         ({}, torch.rand(2, 8), r"\[2, 7\], but it is \[2, 8\]"),
         ({}, torch.full((2, 7), 1.5), "labels holds 1.5, and each should say from 0 to 1"),
-        ({"problem_type": SINGLE}, torch.tensor([0.0, 1.0]), "whole numbers.*float32.*One class"),
-        ({"problem_type": SINGLE, "num_labels": 1}, torch.tensor([0, 0]), "leaves nothing to choose"),
+        ({"problem_type": SINGLE}, torch.tensor([0.0, 1.0]), "whole numbers.*float32.*one class"),
+        (
+            {"problem_type": SINGLE, "num_labels": 1},
+            torch.tensor([0, 0]),
+            "leaves nothing to choose.*regression",
+        ),
         ({"problem_type": SEVERAL}, torch.tensor([0, 1]), r"\[2, 7\]"),
         ({"problem_type": SEVERAL}, torch.full((2, 7), -100), "labels holds -100"),
         ({"problem_type": "regression"}, torch.tensor([0.0, 1.0]), r"\[2, 7\]"),
