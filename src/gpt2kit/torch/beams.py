@@ -4,9 +4,9 @@ Plain, sampled, diverse and constrained beam search are one loop here. What make
 once and then spread over its beams; keys and values move in place, only from where two beams differ; prompts
 that have ended leave the batch, unless what is recorded or code of the caller's needs them.
 
-Dimensions: B prompts (those still written for), W beams of each, G groups of them, N = W / G beams of a
-group, R = B W rows of text, C candidates of a group, T tokens of the prompt, S positions so far, V
-vocabulary.
+Dimensions: B prompts (those still written for), W beams of each, G groups of them, U = W / G beams of a
+group, Q candidates of a group, T tokens of the prompt, S positions so far, V vocabulary. The rows of text are
+the beams of all prompts, B*W.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class _BeamSearch:
             self.past = GPT2Cache.empty(model.config, capacity=room)
         first = torch.full(
             (B, G, W // G), 0.0 if how.sampled else _LAST, device=prompt.ids.device
-        )  # [B, G, N]
+        )  # [B, G, U]
         first[:, :, 0] = 0.0
-        self.totals = first.view(-1)  # log-probability of each text, [R]
+        self.totals = first.view(-1)  # log-probability of each text, [B*W]
         self.history = prompt.ids.new_empty(
             B * W, 0
-        )  # rows of the scores that the tokens came from, [R, steps]
+        )  # rows of the scores that the tokens came from, [B*W, steps]
         self.ends = torch.tensor(plan.eos_token_ids, device=prompt.ids.device)  # [end tokens]
         self.differs_from = 0  # first position where rows differ from those that they go on from
         self.rows = list(range(B))  # which prompts are still written for
@@ -99,14 +99,14 @@ class _BeamSearch:
 
     def run(self) -> Any:
         """Write until every prompt has its texts, and return the best."""
-        logits = self._read_prompts()  # [R, V]
+        logits = self._read_prompts()  # [B*W, V]
         while True:
-            totals, tokens, rows = self._choose(logits)  # [R] each
+            totals, tokens, rows = self._choose(logits)  # [B*W] each
             self._go_on(totals, tokens, rows)
             if self._is_over():
                 break
             self._follow(rows)
-            logits = self._read()  # [R, V]
+            logits = self._read()  # [B*W, V]
         self._close()
         return finished(
             self.pools, self.plan, self.record if self.how.record else None, self.prompt.ids.device
@@ -115,42 +115,42 @@ class _BeamSearch:
     # ------------------------------------------------------------------ the model
 
     def _read_prompts(self) -> Tensor:
-        """Read each prompt once, and spread what came of it over its beams; the scores of each, [R, V]."""
+        """Read each prompt once, and spread what came of it over its beams; the scores of each, [B*W, V]."""
         W = self.beams.number
         outputs = step(self.model, self.prompt, self.draft, self.past, self.embeds, self.how)
         self.record.add(None, outputs, times=W)
-        rows = torch.arange(len(self.rows), device=self.ends.device).repeat_interleave(W)  # [R]
+        rows = torch.arange(len(self.rows), device=self.ends.device).repeat_interleave(W)  # [B*W]
         self.prompt = replace(self.prompt, past=None).take(rows)
         self.draft.take(rows)
         self.past = None if outputs.past_key_values is None else outputs.past_key_values.reorder(rows)
-        return outputs.logits[:, -1, :].index_select(0, rows)  # [R, V]
+        return outputs.logits[:, -1, :].index_select(0, rows)  # [B*W, V]
 
     def _read(self) -> Tensor:
-        """Read the last token of each text and return the scores of the next, [R, V]."""
+        """Read the last token of each text and return the scores of the next, [B*W, V]."""
         embeds = self.prompt.embeds
         if embeds is not None and self.past is None:  # without a cache, every step reads all embeddings again
-            new = self.draft.text()[:, self.plan.prompt_length :]  # [R, new]
-            embeds = torch.cat((embeds, self.model.get_input_embeddings()(new)), dim=1)  # [R, S, D]
+            new = self.draft.text()[:, self.plan.prompt_length :]  # [B*W, new]
+            embeds = torch.cat((embeds, self.model.get_input_embeddings()(new)), dim=1)  # [B*W, S, D]
         outputs = step(self.model, self.prompt, self.draft, self.past, embeds, self.how)
         self.record.add(None, outputs)
         self.past = outputs.past_key_values
-        return outputs.logits[:, -1, :]  # [R, V]
+        return outputs.logits[:, -1, :]  # [B*W, V]
 
     # ------------------------------------------------------------------ which beams go on
 
     def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for each of the next texts its total, its new token, and the row it goes on from, [R]."""
+        """Return for each of the next texts its total, its new token, and the row it goes on from, [B*W]."""
         B, G = len(self.rows), self.beams.groups
-        places = torch.arange(len(logits), device=logits.device).view(B, G, -1)  # [B, G, N]
-        current = torch.zeros_like(places).view(-1)  # tokens that the groups have chosen in this step, [R]
-        kept = [torch.empty_like(logits)] if G > 1 else []  # what is recorded of all groups, [R, V]
+        places = torch.arange(len(logits), device=logits.device).view(B, G, -1)  # [B, G, U]
+        current = torch.zeros_like(places).view(-1)  # tokens that the groups have chosen in this step, [B*W]
+        kept = [torch.empty_like(logits)] if G > 1 else []  # what is recorded of all groups, [B*W, V]
         totals, sources = [], []
         for group in range(G):
-            rows = places[:, group].reshape(-1)  # [B N]
-            text = self.draft.text(self.how.own_code)  # [R, length]
+            rows = places[:, group].reshape(-1)  # [B*U]
+            text = self.draft.text(self.how.own_code)  # [B*W, length]
             mine = (text, logits) if G == 1 else (text[rows], logits[rows])
             extra = {} if G == 1 else {"current_tokens": current, "beam_group_idx": group}
-            total, token, source = self._choose_in_group(group, rows, *mine, extra, kept)  # [B, N] each
+            total, token, source = self._choose_in_group(group, rows, *mine, extra, kept)  # [B, U] each
             current[rows] = token.reshape(-1)
             totals.append(total)
             sources.append(source)
@@ -167,35 +167,35 @@ class _BeamSearch:
         extra: dict[str, Any],
         kept: list[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose the next texts of one group: totals, tokens and rows they go on from, [B, N] each."""
-        B, N, V = len(self.rows), self.beams.group_size, logits.size(-1)
+        """Choose the next texts of one group: totals, tokens and rows they go on from, [B, U] each."""
+        B, U, V = len(self.rows), self.beams.group_size, logits.size(-1)
         open_before = [not self.pools[row][group].done for row in self.rows]
-        sums, scores = self._sums(rows, text, logits, extra)  # [B N, V] each
+        sums, scores = self._sums(rows, text, logits, extra)  # [B*U, V] each
         if kept:
             kept[0][rows] = scores
         elif self.record.scores is not None:
             self.record.scores.append(scores)
-        totals, places = self._candidates(sums.view(B, N * V), N)  # [B, C] each, the best first
-        tokens = places % V  # [B, C]
-        sources = rows.view(B, N).gather(1, places // V)  # [B, C]
-        ended = torch.isin(tokens, self.ends)  # [B, C]
+        totals, places = self._candidates(sums.view(B, U * V), U)  # [B, Q] each, the best first
+        tokens = places % V  # [B, Q]
+        sources = rows.view(B, U).gather(1, places // V)  # [B, Q]
+        ended = torch.isin(tokens, self.ends)  # [B, Q]
         self._finish(group, totals, tokens, sources, ended)
         if len(self.ends):
-            going = ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :N]  # [B, N]; ended ones come last
-            totals = totals.masked_fill(ended, _NEVER)  # [B, C]; if too few go on, a beam is lost
-            totals, tokens, sources = (each.gather(1, going) for each in (totals, tokens, sources))  # [B, N]
-        totals, tokens, sources = totals[:, :N], tokens[:, :N], sources[:, :N]  # [B, N] each
+            going = ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :U]  # [B, U]; ended ones come last
+            totals = totals.masked_fill(ended, _NEVER)  # [B, Q]; if too few go on, a beam is lost
+            totals, tokens, sources = (each.gather(1, going) for each in (totals, tokens, sources))  # [B, U]
+        totals, tokens, sources = totals[:, :U], tokens[:, :U], sources[:, :U]  # [B, U] each
         if self.beams.constraints:
             totals, tokens, sources = self._bring_forward(sums, totals, tokens, sources, open_before)
         if not all(open_before):
             closed = ~torch.tensor(open_before, device=rows.device)[:, None]  # [B, 1]
             # What 4.34 does with texts that have ended, and what its records show: padding, behind row 0.
-            own = rows.view(B, N) if self.rows_may_leave else rows[0]  # [B, N] or []
+            own = rows.view(B, U) if self.rows_may_leave else rows[0]  # [B, U] or []
             totals, sources = (
                 totals.masked_fill(closed, 0.0),
                 torch.where(closed, own, sources),
-            )  # [B, N] each
-            tokens = tokens.masked_fill(closed, padding(self.plan.pad_token_id))  # [B, N]
+            )  # [B, U] each
+            tokens = tokens.masked_fill(closed, padding(self.plan.pad_token_id))  # [B, U]
         return totals, tokens, sources
 
     def _sums(
@@ -219,34 +219,34 @@ class _BeamSearch:
         sums = self.how.warpers(text, sums).masked_fill(totals == _NEVER, _NEVER)  # [rows, V]
         return sums, scores
 
-    def _candidates(self, sums: Tensor, N: int) -> tuple[Tensor, Tensor]:
-        """Return the best totals [B, C] of all texts with all tokens [B, N V], and their places there."""
+    def _candidates(self, sums: Tensor, U: int) -> tuple[Tensor, Tensor]:
+        """Return the best totals [B, Q] of all texts with all tokens [B, U*V], and their places there."""
         if not self.how.sampled:
-            count = max(2, 1 + len(self.ends)) * N  # so many that enough of them do not end
+            count = max(2, 1 + len(self.ends)) * U  # so many that enough of them do not end
             return sums.topk(min(count, sums.size(1)), dim=1)
-        count = min(2 * N, sums.size(1))
+        count = min(2 * U, sums.size(1))
         barred = sums.amax(dim=1, keepdim=True) == _NEVER  # [B, 1]
-        probabilities = sums.masked_fill(barred, 0.0).softmax(dim=1)  # [B, N V]
+        probabilities = sums.masked_fill(barred, 0.0).softmax(dim=1)  # [B, U*V]
         drawn_for = len(self.pools)
         if drawn_for > len(
             self.rows
         ):  # prompts that have left go on drawing, so that the rest draw as in 4.34
-            everyone = sums.new_ones(drawn_for, sums.size(1))  # [all B, N V]
+            everyone = sums.new_ones(drawn_for, sums.size(1))  # [all B, U*V]
             everyone[self.rows] = probabilities
             probabilities = everyone
         try:
-            places = torch.multinomial(probabilities, num_samples=count)  # [all B, C]
+            places = torch.multinomial(probabilities, num_samples=count)  # [all B, Q]
         except RuntimeError:
             check_choice(sums.amax(dim=1).min())
             raise
-        places = places[self.rows] if drawn_for > len(self.rows) else places  # [B, C]
-        totals, order = sums.gather(1, places).sort(descending=True, dim=1)  # [B, C] each
-        return totals, places.gather(1, order)  # [B, C] each
+        places = places[self.rows] if drawn_for > len(self.rows) else places  # [B, Q]
+        totals, order = sums.gather(1, places).sort(descending=True, dim=1)  # [B, Q] each
+        return totals, places.gather(1, order)  # [B, Q] each
 
     def _bring_forward(
         self, sums: Tensor, totals: Tensor, tokens: Tensor, sources: Tensor, is_open: list[bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose anew among the likeliest texts and those that bring the constraints forward, [B, N] each."""
+        """Choose anew among the likeliest texts and those that bring the constraints forward, [B, U] each."""
         chosen = []
         for b, texts in enumerate(self.draft.text().view(len(self.rows), self.beams.number, -1).tolist()):
             first = b * len(texts)
@@ -260,7 +260,7 @@ class _BeamSearch:
     # ------------------------------------------------------------------ which texts are finished
 
     def _finish(self, group: int, totals: Tensor, tokens: Tensor, sources: Tensor, ended: Tensor) -> None:
-        """Take the candidates [B, C] that have ended into the lists, and close lists nothing can get into."""
+        """Take the candidates [B, Q] that have ended into the lists, and close lists nothing can get into."""
         if not self.watched:
             return
         best = totals[:, 0]  # [B]
@@ -312,14 +312,14 @@ class _BeamSearch:
         if self.how.criteria:
             ended = ended_by_now(
                 self.how, self.draft.text(self.how.own_code), self.record.scores, None
-            )  # [R]
+            )  # [B*W]
             if ended is not None and self._end(ended):
                 return True
         return self.draft.length >= self.how.max_length
 
     def _end(self, ended: Tensor) -> bool:
         """End the texts that a criterion ends; tell whether those are all."""
-        closed = self._closed(torch.arange(len(ended), device=ended.device))  # [R]
+        closed = self._closed(torch.arange(len(ended), device=ended.device))  # [B*W]
         if bool((ended | closed).all()):
             return True
         for row in (ended & ~closed).nonzero().flatten().tolist():
@@ -331,7 +331,7 @@ class _BeamSearch:
     def _closed(self, rows: Tensor) -> Tensor:
         """Tell of rows whether nothing can come of them: they are lost, or their list is closed, [rows]."""
         closed = [pool.done for row in self.rows for pool in self.pools[row]]
-        in_lists = torch.tensor(closed, device=rows.device).repeat_interleave(self.beams.group_size)  # [R]
+        in_lists = torch.tensor(closed, device=rows.device).repeat_interleave(self.beams.group_size)  # [B*W]
         return (in_lists | (self.totals == _NEVER))[rows]  # [rows]
 
     def _close(self) -> None:
@@ -354,11 +354,11 @@ class _BeamSearch:
         """Make the next texts: each goes on from a row, by a token."""
         length = self.draft.length
         self.differs_from = self._first_difference(rows)
-        self.draft.ids[:, :length] = self.draft.ids[rows, :length]  # [R, length]
+        self.draft.ids[:, :length] = self.draft.ids[rows, :length]  # [B*W, length]
         self.draft.append(tokens)
         self.totals = totals
         if self.record.scores is not None:
-            self.history = torch.cat((self.history[rows], rows[:, None]), dim=1)  # [R, steps]
+            self.history = torch.cat((self.history[rows], rows[:, None]), dim=1)  # [B*W, steps]
 
     def _first_difference(self, rows: Tensor) -> int:
         """Return the first position where the keys and values of a row differ from those of its source."""
@@ -368,7 +368,7 @@ class _BeamSearch:
             return 0  # texts that have ended go on from row 0, which is of another prompt
         if not rows.is_cpu:
             return T + offset  # finding out more would wait for the device
-        ids = self.draft.ids[:, T:length]  # [R, new]
+        ids = self.draft.ids[:, T:length]  # [B*W, new]
         differing = (ids != ids[rows]).any(dim=0).nonzero()  # [places, 1]
         return int(differing[0]) + T + offset if len(differing) else length + offset
 
@@ -378,7 +378,7 @@ class _BeamSearch:
         going = [b for b, row in enumerate(self.rows) if not all(pool.done for pool in self.pools[row])]
         if self.rows_may_leave and len(going) < len(self.rows):
             blocks = torch.tensor(going, device=rows.device)[:, None] * W  # [going, 1]
-            keep = (blocks + torch.arange(W, device=rows.device)).flatten()  # [R]
+            keep = (blocks + torch.arange(W, device=rows.device)).flatten()  # [B*W]
             self.rows = [self.rows[b] for b in going]
             self.draft.take(keep)
             self.prompt = self.prompt.take(keep)
@@ -389,7 +389,7 @@ class _BeamSearch:
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Return log softmax of [R, V]; wide dtypes subtract one logsumexp, which a CPU computes far faster."""
+    """Return log softmax of [B*W, V]; wide dtypes subtract one logsumexp, which a CPU computes far faster."""
     if logits.dtype not in (torch.float32, torch.float64):
-        return logits.log_softmax(dim=-1)  # [R, V]
-    return logits - logits.logsumexp(dim=-1, keepdim=True)  # [R, V]
+        return logits.log_softmax(dim=-1)  # [B*W, V]
+    return logits - logits.logsumexp(dim=-1, keepdim=True)  # [B*W, V]

@@ -1,6 +1,6 @@
 """Beam searches by hand, as 4.34 has them: the caller makes rules, ends and a scorer with the numbers.
 
-Dimensions: B prompts, W beams of each, R = B W rows, T tokens of a prompt.
+Dimensions: B prompts, W beams of each, T tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class BeamsByHand:
         """Write on from prompts by ready-made rules and beams.
 
         Args:
-            input_ids: Each prompt once for each of its beams, [R, T].
+            input_ids: Each prompt once for each of its beams, [B*W, T].
             beam_scorer: The numbers of the search.
             logits_processor: The rules, in order.
             stopping_criteria: What ends the text besides an end token.
             max_length: Tokens at most; by default that of the stopping criteria, or all that fit.
-            **kwargs: As of `greedy_search`, of R rows where they are of rows; no streamer.
+            **kwargs: As of `greedy_search`, of B*W rows where they are of rows; no streamer.
         """
         return self._by_beams(beam_scorer, input_ids, logits_processor, stopping_criteria, max_length, kwargs)
 
@@ -66,7 +66,7 @@ class BeamsByHand:
         """Draw beams by ready-made rules; otherwise as `beam_search`.
 
         Args:
-            input_ids: Each prompt once for each of its beams, [R, T].
+            input_ids: Each prompt once for each of its beams, [B*W, T].
             beam_scorer: The numbers of the search.
             logits_processor: The rules, in order.
             stopping_criteria: What ends the text besides an end token.
@@ -97,7 +97,7 @@ class BeamsByHand:
         """Write on by groups of beams, as many as the scorer says; otherwise as `beam_search`.
 
         Args:
-            input_ids: Each prompt once for each of its beams, [R, T].
+            input_ids: Each prompt once for each of its beams, [B*W, T].
             beam_scorer: The numbers of the search.
             logits_processor: The rules, in order, a HammingDiversityLogitsProcessor among them.
             stopping_criteria: What ends the text besides an end token.
@@ -120,7 +120,7 @@ class BeamsByHand:
         """Write texts that contain what the scorer's constraints say; otherwise as `beam_search`.
 
         Args:
-            input_ids: Each prompt once for each of its beams, [R, T].
+            input_ids: Each prompt once for each of its beams, [B*W, T].
             constrained_beam_scorer: The numbers of the search, and the constraints.
             logits_processor: The rules, in order.
             stopping_criteria: What ends the text besides an end token.

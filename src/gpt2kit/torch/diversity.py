@@ -1,6 +1,6 @@
 """Diversity between groups of beams: a token costs more for each earlier group that has just chosen it.
 
-Dimensions: B prompts, W beams of a prompt, G of them in a group, V vocabulary.
+Dimensions: B prompts, W beams of a prompt, U of them in a group, V vocabulary.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class HammingDiversityLogitsProcessor(LogitsProcessor):
         """Return the changed scores of one group.
 
         Args:
-            input_ids: The texts of this group's beams, [B * G, T].
-            scores: Their scores, [B * G, V].
-            current_tokens: What the beams of earlier groups have chosen in this step, [B * W].
+            input_ids: The texts of this group's beams, [B*U, T].
+            scores: Their scores, [B*U, V].
+            current_tokens: What the beams of earlier groups have chosen in this step, [B*W].
             beam_group_idx: Number of the group.
         """
         earlier = current_tokens.view(-1, self._num_beams)[
@@ -50,4 +50,4 @@ class HammingDiversityLogitsProcessor(LogitsProcessor):
         chosen = scores.new_zeros(len(earlier), scores.size(-1)).scatter_add_(1, earlier, ones)  # [B, V]
         return scores - self._diversity_penalty * chosen.repeat_interleave(
             self._num_sub_beams, dim=0
-        )  # [B * G, V]
+        )  # [B*U, V]

@@ -1,6 +1,6 @@
 """From the finished texts of a beam search to what is returned: tokens side by side, and their scores.
 
-Dimensions: B prompts, T tokens of the longest text, R texts that are returned.
+Dimensions: B prompts, T tokens of the longest text, W texts of each that are returned.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def finished(
     lengths = [len(text.text) + len(end) for text, end in zip(best, ends, strict=True)]
     shape = (len(best), max(lengths))
     fill = padding(plan.pad_token_id) if min(lengths) < max(lengths) else 0
-    sequences = torch.full(shape, fill, dtype=torch.long, device=device)  # [R, T]
+    sequences = torch.full(shape, fill, dtype=torch.long, device=device)  # [B*W, T]
     for place, (text, end) in enumerate(zip(best, ends, strict=True)):
         sequences[place, : len(text.text)] = text.text
         sequences[place, len(text.text) : lengths[place]] = torch.tensor(end, device=device)
@@ -56,10 +56,10 @@ def finished(
     kind = BeamSampleDecoderOnlyOutput if plan.sampled else BeamSearchDecoderOnlyOutput
     if record.scores is None:
         return kind(sequences=sequences, **record.fields())
-    beams = torch.full(shape, -1, dtype=torch.long, device=device)  # [R, T]
+    beams = torch.full(shape, -1, dtype=torch.long, device=device)  # [B*W, T]
     for place, text in enumerate(best):
         beams[place, : len(text.beams)] = text.beams
-    scores = torch.tensor([text.score for text in best], dtype=torch.float, device=device)  # [R]
+    scores = torch.tensor([text.score for text in best], dtype=torch.float, device=device)  # [B*W]
     return kind(sequences=sequences, sequences_scores=scores, beam_indices=beams, **record.fields())
 
 

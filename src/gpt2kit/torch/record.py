@@ -1,7 +1,7 @@
 """What a generation keeps of its steps, and the outputs that hold it, in the layouts of transformers 4.34.
 
 Dimensions: B rows of text, T tokens of the prompt, S positions so far, D n_embd, H heads, E positions of an
-encoder, V vocabulary; for beams, R rows: the beams of all prompts.
+encoder, V vocabulary; for beams, W of each prompt.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class BeamSearchDecoderOnlyOutput(ModelOutput):
     Attributes:
         sequences: Prompt and text, the best first, [B * num_return_sequences, up to max_length].
         sequences_scores: Log-probability of each, divided by length ** length_penalty; with `output_scores`.
-        scores: For each new token log-probabilities of every beam, after all rules, [R, V] each. Constrained
+        scores: For each new token log-probabilities of every beam, after all rules, [B*W, V] each. Constrained
             search adds to them the beam's log-probability so far.
         beam_indices: For each new token the row of `scores` that it was chosen from, then -1, in the shape
             of the sequences; with `output_scores`.
-        attentions: For each new token and each layer, [R, H, positions read, S].
-        hidden_states: For each new token, embeddings and each layer, [R, positions read, D].
-        cross_attentions: As in `GreedySearchDecoderOnlyOutput`, of R rows.
+        attentions: For each new token and each layer, [B*W, H, positions read, S].
+        hidden_states: For each new token, embeddings and each layer, [B*W, positions read, D].
+        cross_attentions: As in `GreedySearchDecoderOnlyOutput`, of B*W rows.
     """
 
     sequences: Tensor | None = None

@@ -1,7 +1,7 @@
 """The scorers of 4.34's beam searches by hand: the numbers of a search, in the class and order of 4.34.
 
 In 4.34 a scorer also does the work of a step. Here `torch/beams.py` does, and a scorer says how.
-Dimensions: B prompts, W beams of each, R = B W rows, T tokens of a prompt.
+Dimensions: B prompts, W beams of each, T tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -88,10 +88,12 @@ class BeamScorer:
         Raises:
             InputError: another number of rows, or beams that begin with different texts.
         """
-        W, R = self.num_beams, len(prompt.ids)
-        if self.batch_size * W != R:
-            raise InputError(f"Batch dimension of `input_ids` should be {self.batch_size * W}, but is {R}.")
-        once = prompt.take(torch.arange(0, R, W, device=prompt.ids.device))
+        W, rows = self.num_beams, len(prompt.ids)
+        if self.batch_size * W != rows:
+            raise InputError(
+                f"Batch dimension of `input_ids` should be {self.batch_size * W}, but is {rows}."
+            )
+        once = prompt.take(torch.arange(0, rows, W, device=prompt.ids.device))
         again = once.repeat(W)
         for name in ("ids", "mask", "embeds", "position_ids", "token_type_ids"):
             given, wanted = getattr(prompt, name), getattr(again, name)
