@@ -248,3 +248,14 @@ def test_explain_is_a_block_of_aligned_lines():
         "cache     keys and values of earlier tokens are kept",
         "note      Setting `pad_token_id` to `eos_token_id`:13 for open-end generation.",
     ]
+
+
+def test_explain_tells_the_beams():
+    plan = plan_of(num_beams=4, num_beam_groups=2, diversity_penalty=0.5, length_penalty=0.7)
+    assert plan.explain().splitlines()[:2] == [
+        "decoding  group_beam_search: the likeliest texts, in groups that avoid one another's tokens",
+        "beams     4 in 2 groups for each prompt; a text counts its log-probability divided by length ** 0.7",
+    ]
+    forced = plan_of(num_beams=3, force_words_ids=[[5], [7, 11]])
+    assert "3 for each prompt, 2 constraint(s);" in forced.explain()
+    assert plan_of().beams is None

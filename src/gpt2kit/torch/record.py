@@ -68,8 +68,8 @@ class BeamSearchDecoderOnlyOutput(ModelOutput):
     Attributes:
         sequences: Prompt and text, the best first, [B * num_return_sequences, up to max_length].
         sequences_scores: Log-probability of each, divided by length ** length_penalty; with `output_scores`.
-        scores: For each new token log-probabilities of every beam, after all rules, [B*W, V] each. Constrained
-            search adds to them the beam's log-probability so far.
+        scores: For each new token log-probabilities of every beam, after all rules, [B*W, V] each.
+            Constrained search adds to them the beam's log-probability so far.
         beam_indices: For each new token the row of `scores` that it was chosen from, then -1, in the shape
             of the sequences; with `output_scores`.
         attentions: For each new token and each layer, [B*W, H, positions read, S].
