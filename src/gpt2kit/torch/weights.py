@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare
 from gpt2kit.checkpoint.formats import StoredTensor
-from gpt2kit.checkpoint.layout import TensorSpec
+from gpt2kit.checkpoint.layout import TensorSpec, tensor_specs
 from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, open_checkpoint
 from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
 from gpt2kit.config import GPT2Config
@@ -193,11 +193,13 @@ def _take_tied(specs: Sequence[TensorSpec], report: LoadReport, source: Mapping[
 
 
 def _refuse_missing(model: Any, report: LoadReport, allowed: bool) -> None:
-    """Refuse a file that lacks weights of the body: random ones in their place would be silently wrong."""
+    """Refuse a file that lacks weights of the body: random ones in their place would be silently wrong.
+
+    Layers that a subclass puts into the body are its own, and may be new.
+    """
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    lacking = [
-        name for name in report.missing if name.startswith(prefix) and not _MAY_START_FRESH.search(name)
-    ]
+    body = {prefix + spec.name for spec in tensor_specs(model.config, head="none")}
+    lacking = [name for name in report.missing if name in body and not _MAY_START_FRESH.search(name)]
     lacking = _without(lacking, model._keys_to_ignore_on_load_missing)
     if lacking and not allowed:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""

@@ -282,6 +282,32 @@ def test_a_missing_weight_of_the_body_is_refused_by_name_or_drawn_and_listed(fol
     assert torch.equal(kept, torch.from_numpy(WEIGHTS["transformer.h.1.mlp.c_fc.bias"]))
 
 
+def test_own_layers_inside_a_body_may_be_missing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class WithAdapter(GPT2Model):
+        def __init__(self, config: GPT2Config) -> None:
+            super().__init__(config)
+            self.h[0].adapter = nn.Linear(config.n_embd, 5)
+            self.post_init()
+
+    class Writer(GPT2LMHeadModel):
+        def __init__(self, config: GPT2Config) -> None:
+            super().__init__(config)
+            self.transformer = WithAdapter(config)
+            self.post_init()
+
+    for cls, prefix in ((WithAdapter, ""), (Writer, "transformer.")):
+        caplog.clear()
+        model = cls.from_pretrained(folder)
+        new = [f"{prefix}h.0.adapter.weight", f"{prefix}h.0.adapter.bias"]
+        assert f"newly initialized: {new}" in caplog.text
+        assert 0.01 < model.state_dict()[new[0]].std() < 0.03
+        kept = model.state_dict()[f"{prefix}h.0.mlp.c_fc.weight"]
+        assert torch.equal(kept, torch.from_numpy(WEIGHTS["transformer.h.0.mlp.c_fc.weight"]))
+    save_safetensors(folder, {key: value for key, value in WEIGHTS.items() if "wpe" not in key})
+    with pytest.raises(CheckpointError, match="lack wpe"):
+        WithAdapter.from_pretrained(folder)
+
+
 def test_cross_attention_may_be_missing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = GPT2LMHeadModel.from_pretrained(folder, add_cross_attention=True)
     assert "newly initialized" in caplog.text
