@@ -125,7 +125,7 @@ def test_num_labels_beside_id2label_in_a_file_is_told_and_ignored(caplog: pytest
         ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon"),
         ({"initializer_range": -0.1}, "initializer_range"),
         ({"scale_attn_weights": "yes"}, "scale_attn_weights must be True or False"),
-        ({"summary_type": "middle"}, "summary_type"),
+        ({"summary_type": "middle"}, "summary_type.* one of last, first, mean, cls_index.$"),
         ({"summary_activation": "tan"}, "summary_activation"),
         ({"problem_type": "multi"}, "problem_type.*regression, single_label_classification"),
         ({"torch_dtype": "int8"}, "torch_dtype"),
