@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gpt2kit.generation import GenerationConfig, rules, stops
-from gpt2kit.torch import logits, stopping
+from gpt2kit.torch.generation import logits, stopping
 
 
 def test_torch_has_code_for_every_rule_and_nothing_more():

@@ -15,7 +15,7 @@ from gpt2kit import generation, tokenization
 
 pytest.importorskip("torch", reason="the PyTorch room is not installed")
 
-from gpt2kit.torch import logits, stopping
+from gpt2kit.torch.generation import logits, stopping
 
 GOLDEN: dict[str, list[list[Any]]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "signatures.json").read_text()

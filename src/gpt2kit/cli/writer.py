@@ -21,7 +21,7 @@ from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan, T
 from gpt2kit.generation.stops import StopStrings
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch import GPT2LMHeadModel, set_seed
-from gpt2kit.torch.draft import check_assistant
+from gpt2kit.torch.generation.draft import check_assistant
 
 __all__ = ["Job", "Writer"]
 

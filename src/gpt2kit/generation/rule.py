@@ -1,7 +1,7 @@
 """What a rule is, and the checks of single values that rules share.
 
 A rule says what happens to the scores of the next token, and holds no tensor: each room maps the type of a
-rule to code of its framework in one dictionary (`torch/logits.py`).
+rule to code of its framework in one dictionary (`torch/generation/logits.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ends a text, as data: one frozen dataclass for each reason, its numbers checked when it is made.
 
-Each room maps the type of a stop to code of its framework (`torch/stopping.py`); a contract test holds every
-room's dictionary against `STOPS`.
+Each room maps the type of a stop to code of its framework (`torch/generation/stopping.py`); a contract test
+holds every room's dictionary against `STOPS`.
 """
 
 from __future__ import annotations

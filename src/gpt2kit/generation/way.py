@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEDULES", "Assistance", "Contrast", "check_way", "dola_candidates"]
 
-# How the number of drafted tokens follows their success (torch/draft.py).
+# How the number of drafted tokens follows their success (torch/generation/draft.py).
 SCHEDULES = ("heuristic", "heuristic_transient", "constant")
 
 

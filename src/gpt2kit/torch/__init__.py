@@ -14,7 +14,6 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from gpt2kit.torch.answering import GPT2ForQuestionAnswering
-from gpt2kit.torch.assisted import AssistedDecoderOnlyOutput
 from gpt2kit.torch.auto import (
     AutoModel,
     AutoModelForCausalLM,
@@ -24,11 +23,11 @@ from gpt2kit.torch.auto import (
 )
 from gpt2kit.torch.cache import GPT2Cache
 from gpt2kit.torch.classification import GPT2ForSequenceClassification, GPT2ForTokenClassification
-from gpt2kit.torch.contrastive import ContrastiveSearchDecoderOnlyOutput
 from gpt2kit.torch.double import GPT2DoubleHeadsModel
 from gpt2kit.torch.generation import GenerationMixin, set_seed
-from gpt2kit.torch.heads import GPT2LMHeadModel
-from gpt2kit.torch.logits import (
+from gpt2kit.torch.generation.assisted import AssistedDecoderOnlyOutput
+from gpt2kit.torch.generation.contrastive import ContrastiveSearchDecoderOnlyOutput
+from gpt2kit.torch.generation.logits import (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     ExponentialDecayLengthPenalty,
@@ -51,24 +50,14 @@ from gpt2kit.torch.logits import (
     SuppressTokensLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
-from gpt2kit.torch.model import GPT2Model
-from gpt2kit.torch.outputs import (
-    BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithCrossAttentions,
-    GPT2DoubleHeadsModelOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutputWithPast,
-    TokenClassifierOutput,
-)
-from gpt2kit.torch.pretrained import GPT2PreTrainedModel
-from gpt2kit.torch.record import (
+from gpt2kit.torch.generation.record import (
     BeamSampleDecoderOnlyOutput,
     BeamSearchDecoderOnlyOutput,
     GreedySearchDecoderOnlyOutput,
     SampleDecoderOnlyOutput,
 )
-from gpt2kit.torch.scorer import BeamScorer, BeamSearchScorer, ConstrainedBeamSearchScorer
-from gpt2kit.torch.stopping import (
+from gpt2kit.torch.generation.scorer import BeamScorer, BeamSearchScorer, ConstrainedBeamSearchScorer
+from gpt2kit.torch.generation.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
     MaxTimeCriteria,
@@ -76,8 +65,7 @@ from gpt2kit.torch.stopping import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
-from gpt2kit.torch.summary import SequenceSummary
-from gpt2kit.torch.warpers import (
+from gpt2kit.torch.generation.warpers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
     LogitsWarper,
@@ -88,6 +76,18 @@ from gpt2kit.torch.warpers import (
     TypicalLogitsWarper,
     top_k_top_p_filtering,
 )
+from gpt2kit.torch.heads import GPT2LMHeadModel
+from gpt2kit.torch.model import GPT2Model
+from gpt2kit.torch.outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    GPT2DoubleHeadsModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+from gpt2kit.torch.pretrained import GPT2PreTrainedModel
+from gpt2kit.torch.summary import SequenceSummary
 
 __all__ = [
     "AssistedDecoderOnlyOutput",

@@ -15,9 +15,9 @@ from cases import random_checkpoint, tiny_config
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, PhrasalConstraint, make_plan
 from gpt2kit.torch import GPT2Cache, GPT2LMHeadModel
-from gpt2kit.torch.beams import beam_search
-from gpt2kit.torch.logits import LogitsProcessor
-from gpt2kit.torch.stopping import StoppingCriteria
+from gpt2kit.torch.generation.beams import beam_search
+from gpt2kit.torch.generation.logits import LogitsProcessor
+from gpt2kit.torch.generation.stopping import StoppingCriteria
 
 IDS = torch.tensor([[17, 3, 59, 3, 71], [5, 83, 7, 11, 29]])
 ENDS = list(range(20, 40))

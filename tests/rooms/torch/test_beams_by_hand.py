@@ -11,14 +11,14 @@ from cases import random_checkpoint, tiny_config
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, DisjunctiveConstraint, PhrasalConstraint
 from gpt2kit.torch import BeamScorer, BeamSearchScorer, ConstrainedBeamSearchScorer, GPT2LMHeadModel
-from gpt2kit.torch.logits import (
+from gpt2kit.torch.generation.logits import (
     HammingDiversityLogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
 )
-from gpt2kit.torch.stopping import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
+from gpt2kit.torch.generation.stopping import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 IDS = torch.tensor([[17, 3, 59, 3, 71], [5, 83, 7, 11, 29]])
 ENDS = list(range(20, 40))

@@ -12,11 +12,11 @@ from cases import random_checkpoint, tiny_config
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer
 from gpt2kit.torch import AssistedDecoderOnlyOutput, GPT2LMHeadModel, GPT2Model
-from gpt2kit.torch.draft import PromptLookup
-from gpt2kit.torch.logits import LogitsProcessor, LogitsProcessorList
-from gpt2kit.torch.prompt import make_prompt
-from gpt2kit.torch.search import Draft
-from gpt2kit.torch.stopping import StoppingCriteria, StoppingCriteriaList
+from gpt2kit.torch.generation.draft import PromptLookup
+from gpt2kit.torch.generation.logits import LogitsProcessor, LogitsProcessorList
+from gpt2kit.torch.generation.prompt import make_prompt
+from gpt2kit.torch.generation.search import Draft
+from gpt2kit.torch.generation.stopping import StoppingCriteria, StoppingCriteriaList
 
 IDS = torch.tensor([[17, 3, 59, 3, 71]])
 KEPT = {

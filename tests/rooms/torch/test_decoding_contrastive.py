@@ -12,8 +12,8 @@ from cases import random_checkpoint, tiny_config
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer
 from gpt2kit.torch import ContrastiveSearchDecoderOnlyOutput, GPT2Cache, GPT2LMHeadModel
-from gpt2kit.torch.logits import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
-from gpt2kit.torch.stopping import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
+from gpt2kit.torch.generation.logits import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from gpt2kit.torch.generation.stopping import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
 
 IDS = torch.tensor([[17, 3, 59, 3, 71], [5, 83, 7, 11, 29]])
 # So large a penalty, because the small model is sure of itself: with 0.6 it writes what greedy search does.

@@ -16,7 +16,7 @@ import torch
 
 from cases import random_checkpoint, tiny_config
 from gpt2kit.torch import GPT2LMHeadModel, top_k_top_p_filtering
-from gpt2kit.torch.logits import EncoderNoRepeatNGramLogitsProcessor
+from gpt2kit.torch.generation.logits import EncoderNoRepeatNGramLogitsProcessor
 
 FOLDER = Path(__file__).parents[2] / "golden" / "decoding"
 CASES = json.loads((FOLDER / "cases.json").read_text())

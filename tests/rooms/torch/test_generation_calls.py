@@ -15,9 +15,9 @@ from cases import CASES, random_checkpoint, tiny_config
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer
 from gpt2kit.torch import GPT2Cache, GPT2LMHeadModel, set_seed
-from gpt2kit.torch.logits import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper
-from gpt2kit.torch.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
-from gpt2kit.torch.stopping import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
+from gpt2kit.torch.generation.logits import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper
+from gpt2kit.torch.generation.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
+from gpt2kit.torch.generation.stopping import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
 
 IDS = torch.tensor([[17, 3, 59, 3, 71], [5, 83, 7, 11, 29]])
 ONE = IDS[:1]
@@ -376,7 +376,7 @@ def test_own_processors_see_what_the_options_made_before_it_is_normalized_and_wa
 
 
 def test_a_processor_that_the_options_make_already_is_refused(model: GPT2LMHeadModel):
-    from gpt2kit.torch.logits import RepetitionPenaltyLogitsProcessor
+    from gpt2kit.torch.generation.logits import RepetitionPenaltyLogitsProcessor
 
     own = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(1.5)])
     model.generate(ONE, logits_processor=own, max_new_tokens=2)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from cases import random_checkpoint, tiny_config
-from gpt2kit.torch import GPT2LMHeadModel, logits
+from gpt2kit.torch import GPT2LMHeadModel
+from gpt2kit.torch.generation import logits
 
 FOLDER = Path(__file__).parents[2] / "golden" / "generation"
 CASES = json.loads((FOLDER / "cases.json").read_text())

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gpt2kit.errors import InputError
-from gpt2kit.torch import logits as lp
-from gpt2kit.torch import stopping as sc
-from gpt2kit.torch import warpers as w
+from gpt2kit.torch.generation import logits as lp
+from gpt2kit.torch.generation import stopping as sc
+from gpt2kit.torch.generation import warpers as w
 
 IDS = torch.tensor([[3, 7, 11, 3, 7], [5, 2, 5, 2, 5]])
 SCORES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 101)).astype(np.float32) * 2)
