@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from gpt2kit.errors import InputError, LengthError
 
-__all__ = ["Window", "batches", "check_window", "plan_windows"]
+__all__ = ["Window", "batches", "check_count", "check_window", "plan_windows"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ class Window:
         return self.stop - self.first
 
 
+def check_count(name: str, value: int | None) -> None:
+    """Refuse what is no whole number of at least 1; None is for the default.
+
+    Raises:
+        InputError: It names the argument and what came.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+
+
 def check_window(window: int | None, stride: int | None, n_positions: int) -> tuple[int, int]:
     """Settle the sizes of a sliding window: all positions by default, and half a window of stride.
 
@@ -62,9 +72,8 @@ def check_window(window: int | None, stride: int | None, n_positions: int) -> tu
         LengthError: The window is larger than the model.
         InputError: One of the two is less than 1, or the stride is larger than the window.
     """
-    for name, value in (("window", window), ("stride", stride)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    check_count("window", window)
+    check_count("stride", stride)
     window = n_positions if window is None else window
     if window > n_positions:
         raise LengthError(

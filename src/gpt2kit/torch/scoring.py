@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpt2kit.errors import InputError
 from gpt2kit.evaluation.likelihood import TextScore
 from gpt2kit.evaluation.pair import Pair, encode_pair
-from gpt2kit.evaluation.window import Window, batches, check_window, plan_windows
+from gpt2kit.evaluation.window import Window, batches, check_count, check_window, plan_windows
 
 __all__ = ["Progress", "ScoringMixin", "score_pairs"]
 
@@ -67,9 +67,10 @@ class ScoringMixin:
             tokenizer: Turns texts into ids without adding any. Beside ids, it only counts words and bytes.
             attention_mask: 1 for the tokens and 0 for the padding of ids that came as [B, T].
             context: What stands before each text and is not scored itself: of the same form as `texts`, or
-                one for all of them. Strings are tokenized together with the text that follows.
+                one for all of them; without padding. Strings are tokenized together with what follows.
             prefix_token_id: Stands before each text (or context), so that its first token is scored too;
-                usually `config.bos_token_id`. Without it a text of N tokens has N - 1 scores.
+                usually `config.bos_token_id`. A context that begins with it gets no second one. Without it a
+                text of N tokens has N - 1 scores.
             window: How many tokens the model sees at once; by default n_positions.
             stride: How many tokens each window after the first scores; by default half the window.
             batch_size: Rows that go through the model at once; by default as many as hold 2,048
@@ -82,7 +83,7 @@ class ScoringMixin:
 
         Raises:
             InputError: Texts without a tokenizer, ids outside the vocabulary, arguments that fit nothing; a
-                model in training mode with dropout, whose scores would be random.
+                model in training mode with dropout, whose scores would be random; scores that are NaN.
             LengthError: The window is larger than n_positions.
 
         Example:
@@ -92,6 +93,9 @@ class ScoringMixin:
             >>> score.tokens, len(score.log_probs)
             (6, 6)
         """
+        _check_prefix(prefix_token_id)
+        if tokenizer is not None and not callable(tokenizer):
+            raise InputError(f"tokenizer should be a tokenizer, not its name or folder: {tokenizer!r} came.")
         is_single, rows, strings = _rows(texts, tokenizer, attention_mask)
         if context is None:
             pairs = [Pair(ids, 0) for ids in rows]
@@ -136,11 +140,12 @@ def score_pairs(
         progress: See there.
 
     Raises:
-        InputError: As in `ScoringMixin.score`.
+        InputError: As in `ScoringMixin.score`; `barred_ids` without `greedy`.
     """
     window, stride = check_window(window, stride, model.config.n_positions)
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
+    if barred_ids and not greedy:
+        raise InputError("barred_ids change which token is the most probable one; give greedy=True too.")
     _check_ids(pairs, model.config.vocab_size)
     _check_mode(model)
     plans = [
@@ -158,6 +163,7 @@ def score_pairs(
     for batch in batches(lengths, rows=batch_size, positions=most if batch_size is None else None):
         chosen = [(pairs[plans[place][0]].ids, plans[place][1]) for place in batch]
         values, matches = _score_batch(model, chosen, greedy, barred)
+        _check_values(model, values)
         start = 0
         for place in batch:
             number, each = plans[place]
@@ -269,7 +275,10 @@ def _items(texts: Any) -> tuple[bool, Sequence[Any]]:
 
 def _ids(row: Any) -> Ids:
     """Return ids as an array [T]."""
-    array = row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row)
+    try:
+        array = row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row)
+    except ValueError:  # rows of several lengths inside
+        array = np.array(row, object)
     if array.size == 0:
         array = np.empty(0, np.int64)  # [0]
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
@@ -292,6 +301,10 @@ def _without_padding(rows: list[Ids], attention_mask: Any, is_single: bool) -> l
         )
     kept = []
     for number, (ids, mask) in enumerate(zip(rows, masks, strict=True)):
+        if len(other := mask[(mask != 0) & (mask != 1)]):
+            raise InputError(
+                f"attention_mask should hold 1 for tokens and 0 for padding, and holds {other[0]}."
+            )
         shown = np.flatnonzero(mask)
         if len(shown) and shown[-1] - shown[0] + 1 != len(shown):
             where = "attention_mask" if is_single else f"attention_mask of row {number}"
@@ -308,7 +321,10 @@ def _behind(
     if is_single or len(contexts) == 0:  # an empty list is an empty context
         contexts = [contexts[0] if is_single else contexts] * len(rows)
     if len(contexts) != len(rows):
-        raise InputError(f"{len(contexts)} contexts came with {len(rows)} texts; give one for each, or one.")
+        raise InputError(
+            f"{len(contexts)} contexts came with {len(rows)} texts; give one for each, or a single one "
+            "that is not in a list."
+        )
     if any(isinstance(each, str) != (strings is not None) for each in contexts):
         raise InputError(
             "context should be of the same form as the texts: strings with strings, or ids with ids."
@@ -328,6 +344,16 @@ def _prefixed(pair: Pair, prefix_token_id: int) -> Pair:
     return Pair(np.concatenate(([prefix_token_id], pair.ids)), pair.first + 1)
 
 
+def _check_prefix(prefix_token_id: Any) -> None:
+    """Refuse what is not one token's number; whether it is in the vocabulary is seen with all other ids."""
+    is_number = isinstance(prefix_token_id, int | np.integer) and not isinstance(prefix_token_id, bool)
+    if prefix_token_id is not None and not is_number:
+        raise InputError(
+            "prefix_token_id must be the number of one token, such as config.bos_token_id, got "
+            f"{prefix_token_id!r}."
+        )
+
+
 def _check_ids(pairs: Sequence[Pair], V: int) -> None:
     """Refuse ids outside the vocabulary: a text's last one is never looked up, and would not be noticed."""
     for number, pair in enumerate(pairs):
@@ -337,6 +363,15 @@ def _check_ids(pairs: Sequence[Pair], V: int) -> None:
                 f"Text {number} holds the id {outside[0]}, outside 0 to {V - 1} (vocab_size={V}). Use this "
                 "model's tokenizer."
             )
+
+
+def _check_values(model: Any, values: NDArray[np.float64]) -> None:
+    """Refuse NaN, which would win every comparison of choices, and be no answer to any question."""
+    if np.isnan(values).any():
+        raise InputError(
+            f"The model's probabilities are no numbers (NaN): its weights hold NaN, or {model.dtype} is too "
+            "small for its activations; try float32 or bfloat16."
+        )
 
 
 def _check_mode(model: Any) -> None:

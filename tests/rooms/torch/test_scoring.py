@@ -313,7 +313,7 @@ def test_a_text_behind_a_context_is_tokenized_with_it(pocket):
     ("texts", "options", "said"),
     [
         ("To be", {}, "tokenizer"),
-        (["To be"], {"tokenizer": "t", "attention_mask": [[1]]}, "attention_mask belongs"),
+        (["To be"], {"tokenizer": len, "attention_mask": [[1]]}, "attention_mask belongs"),
         ([[1, 2], "To be"], {}, "whole numbers"),
         ([[1, 101]], {}, r"Text 0 holds the id 101, outside 0 to 100"),
         ([1, -1], {}, "the id -1"),
@@ -329,6 +329,15 @@ def test_a_text_behind_a_context_is_tokenized_with_it(pocket):
         ([[1, 2]], {"context": [[1], [2]]}, "2 contexts came with 1"),
         ([[1, 2]], {"context": "To be"}, "same form"),
         ([1, 2], {"prefix_token_id": 101}, "the id 101"),
+        ([1, 2], {"prefix_token_id": 1.5}, "prefix_token_id must be .*got 1.5"),
+        ([1, 2], {"prefix_token_id": True}, "prefix_token_id must be .*got True"),
+        ([1, 2], {"prefix_token_id": [97]}, r"prefix_token_id must be .*got \[97\]"),
+        ([1, 2], {"batch_size": True}, "batch_size must be .*got True"),
+        ([[1, 2]], {"attention_mask": [[0.0, -1e9]]}, "attention_mask should hold 1 .* -1000000000.0"),
+        ([1, [2]], {}, "whole numbers in one row"),
+        ([[[1, 2], [3]]], {}, "whole numbers in one row"),
+        ([[1, 2], [3, 4]], {"context": [[5]]}, "not in a list"),
+        ("To be", {"tokenizer": "gpt2"}, "tokenizer should be .*'gpt2'"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_a_sentence(tiny, texts, options, said):
@@ -339,6 +348,21 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(tiny, texts, options, sa
 def test_a_window_beyond_the_model_is_a_length_error(tiny):
     with pytest.raises(LengthError, match="n_positions=13"):
         tiny[0].score([1, 2], window=14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_that_are_no_numbers_are_refused(dtype):
+    """Else the choice that is no number would be the most probable one."""
+    model = make(dtype=dtype)[0]
+    with torch.no_grad():
+        model.transformer.wte.weight[5] = torch.nan
+    with pytest.raises(InputError, match=f"no numbers.*{dtype}"):
+        model.score([[1, 2], [3, 4]])
+
+
+def test_tokens_are_barred_as_answers_or_not_at_all(tiny):
+    with pytest.raises(InputError, match=r"barred_ids.*greedy=True"):
+        scoring.score_pairs(tiny[0], [Pair(np.array([1, 2]), 1)], barred_ids=[1])
 
 
 def test_random_scores_of_a_model_in_training_are_refused():
