@@ -123,6 +123,14 @@ def test_a_text_may_come_from_a_pipe_and_a_byte_order_mark_is_no_text(evaluate):
     assert told["file"] == "stdin"
 
 
+def test_perplexities_of_any_size_fit_into_a_table(evaluate):
+    table = evaluate("text", "x" * 61)  # one word of 61 tokens
+    told = evaluate("text", "x" * 61, "--json")
+    assert told["perplexity_per_word"] > 1e100
+    assert f"{told['perplexity_per_word']:.4e}" in table
+    assert max(map(len, table.splitlines()[1:])) < 50
+
+
 # ---------------------------------------------------------------------- lambada
 
 

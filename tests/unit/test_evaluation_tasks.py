@@ -89,6 +89,7 @@ def test_a_pair_without_anything_to_score_is_refused(tokenizer, context, continu
         ('{"txt": "a"}', 'no "text".*"txt"'),
         ("{}", "has nothing"),
         ('{"text": 7}', '"text" should be a string, and it is 7'),
+        ("[" * 100_000, "not JSON.*too deep"),
     ],
 )
 def test_a_malformed_line_is_told_with_its_number(line, said):
@@ -109,6 +110,7 @@ def test_a_malformed_line_is_told_with_its_number(line, said):
         ({"label": -1}, "numbered from 0 to 1"),
         ({"choices": ["a", ""]}, "choice 1 is empty"),
         ({"context": ""}, "prefix_token_id"),
+        ({"choices": ["a", "b\ud800"]}, "lone surrogate"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_told_with_its_number(tokenizer, change, said):
@@ -147,6 +149,12 @@ def test_a_passage_with_nothing_to_predict_is_told_with_its_line(tokenizer, text
         lambada(tokenizer, text, Protocol(protocol))
 
 
+@pytest.mark.parametrize("protocol", Protocol)
+def test_half_a_character_is_told_with_its_line(tokenizer, protocol):
+    with pytest.raises(InputError, match=r"^f, line 1: .*lone surrogate"):
+        lambada(tokenizer, "Who is \ud800", protocol)
+
+
 def answer(log_probs, greedy):
     values = np.array(log_probs, float)
     return TextScore.of(np.arange(len(values)), values, np.array(greedy))
@@ -159,6 +167,11 @@ def test_an_answer_is_right_where_all_of_its_tokens_are():
     assert result.accuracy == pytest.approx(2 / 3)
     assert result.accuracy_error == pytest.approx(np.std([1, 0, 1], ddof=1) / math.sqrt(3))
     assert result.perplexity == pytest.approx(math.exp((3 + 7 + 5) / 3))  # of words, not of tokens
+
+
+def test_answers_that_nobody_compared_are_not_wrong_answers():
+    with pytest.raises(InputError, match="greedy=True"):
+        rate_passages([TextScore.of(np.arange(1), np.array([-1.0]))], Protocol.openai)
 
 
 def test_stop_words_are_tokens_behind_a_space_in_any_case(tokenizer):
@@ -198,6 +211,13 @@ def test_the_answer_is_the_most_probable_choice_or_that_for_its_length():
     told = result.to_dict()
     assert (told["accuracy"], told["accuracy_normalized"]) == (0.5, 1.0)
     assert told["accuracy_error"] == pytest.approx(0.5)
+
+
+def test_each_choice_has_one_score():
+    pair = Pair(np.arange(3), 1)
+    for count in (1, 3):
+        with pytest.raises(InputError, match=f"2 choices.*{count} scores"):
+            rate_choices([Question((pair, pair), (1, 1), 0)], [Likelihood(-1.0, 1)] * count)
 
 
 # ---------------------------------------------------------------------- WikiText

@@ -191,7 +191,7 @@ def draw(told: dict[str, Any]) -> None:
 def _number(value: Any) -> str:
     """Write a value as people read it; None is what has no number."""
     if isinstance(value, float):
-        return f"{value:,.4f}"
+        return f"{value:,.4f}" if abs(value) < 1e12 else f"{value:.4e}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else str(value)

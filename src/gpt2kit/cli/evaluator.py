@@ -78,8 +78,8 @@ class Evaluator:
         ids = encode(self.tokenizer, written)[:limit]
         if len(before) + len(ids) < 2:
             raise InputError(
-                f"{source} has one token, so there is nothing to predict: give more text, or --bos to "
-                "predict the first token too."
+                f"Only one token of {source} is taken, so there is nothing to predict: give more text, or "
+                "--bos to predict the first token too."
             )
         (found,) = self._scores([Pair(np.array([*before, *ids], np.int64), 1)])
         if limit is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt2kit.errors import InputError
+from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.evaluation.jsonl import Record
 from gpt2kit.evaluation.lambada import standard_error
 from gpt2kit.evaluation.likelihood import Likelihood, finite
@@ -95,7 +95,7 @@ def questions(
                 encode_pair(tokenizer, fields["context"], delimiter + choice, prefix_token_id)
                 for choice in choices
             )
-        except InputError as error:
+        except (InputError, TokenizerError) as error:
             raise InputError(f"{where}: {error}") from None
         yield Question(pairs, tuple(map(len, choices)), label)
 
@@ -107,9 +107,15 @@ def rate_choices(asked: Sequence[Question], scores: Sequence[Likelihood]) -> Cho
         asked: The questions.
         scores: The score of each choice, question after question.
 
+    Raises:
+        InputError: There are more or fewer scores than choices.
+
     Source:
         lm-evaluation-harness 0.4.13, api/task.py: acc and acc_norm of multiple-choice tasks.
     """
+    choices = sum(len(question.pairs) for question in asked)
+    if choices != len(scores):
+        raise InputError(f"{choices} choices should have a score each, and there are {len(scores)} scores.")
     right = right_normalized = place = 0
     for question in asked:
         count = len(question.pairs)

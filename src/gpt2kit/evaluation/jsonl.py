@@ -50,6 +50,8 @@ def _fields(line: str, where: str, kinds: Mapping[str, type]) -> dict[str, Any]:
         content = json.loads(line)
     except ValueError as error:
         raise InputError(f"{where}: this is not JSON ({error}).") from None
+    except RecursionError:
+        raise InputError(f"{where}: this is not JSON that can be read (brackets nested too deep).") from None
     wanted = " and ".join(f'"{name}" ({_NAMES[kind]})' for name, kind in kinds.items())
     if not isinstance(content, dict):
         raise InputError(f"{where}: this is no JSON object; each line should be one with {wanted}.")

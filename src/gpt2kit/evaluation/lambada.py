@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2kit.errors import InputError
+from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.evaluation.jsonl import Record
 from gpt2kit.evaluation.likelihood import TextScore, finite, perplexity
 from gpt2kit.evaluation.pair import Pair, encode, encode_pair
@@ -105,25 +105,33 @@ def passages(
         tasks/lambada/lambada_openai.yaml, and its issue 356 on the difference.
     """
     for where, fields in records:
-        text = fields["text"]
-        if protocol is Protocol.openai:
-            ids = encode(tokenizer, "\n" + text.translate(_STRAIGHT).strip())
-            if not text.strip() or len(ids) < 2:
-                raise InputError(f"{where}: the passage is empty, so there is nothing to predict.")
-            yield Pair(np.array(ids, np.int64), len(ids) - 1)
-            continue
-        context, _, word = text.rpartition(" ")
-        if not word:
-            raise InputError(f"{where}: the passage ends with a space, so it has no last word to predict.")
         try:
-            yield encode_pair(tokenizer, context, " " + word, prefix_token_id)
-        except InputError as error:
+            yield _passage(fields["text"], tokenizer, protocol, prefix_token_id)
+        except (InputError, TokenizerError) as error:
             raise InputError(f"{where}: {error}") from None
 
 
+def _passage(text: str, tokenizer: Any, protocol: Protocol, prefix_token_id: int | None) -> Pair:
+    if protocol is Protocol.openai:
+        ids = encode(tokenizer, "\n" + text.translate(_STRAIGHT).strip())
+        if not text.strip() or len(ids) < 2:
+            raise InputError("the passage is empty, so there is nothing to predict.")
+        return Pair(np.array(ids, np.int64), len(ids) - 1)
+    context, _, word = text.rpartition(" ")
+    if not word:
+        raise InputError("the passage ends with a space, so it has no last word to predict.")
+    return encode_pair(tokenizer, context, " " + word, prefix_token_id)
+
+
 def rate_passages(scores: Iterable[TextScore], protocol: Protocol) -> LambadaResult:
-    """Count the right answers, given the scores of what `passages` made, with `greedy`."""
+    """Count the right answers, given the scores of what `passages` made, with `greedy`.
+
+    Raises:
+        InputError: A score does not tell which tokens are greedy.
+    """
     found = list(scores)
+    if any(score.greedy is None for score in found):
+        raise InputError("Right answers are counted by scores with greedy; score with greedy=True.")
     right = sum(bool(np.all(score.greedy)) for score in found)
     return LambadaResult(protocol, len(found), right, math.fsum(score.log_prob for score in found))
 
