@@ -13,6 +13,7 @@ import torch
 
 import gpt2kit
 from cases import make_inputs, random_checkpoint, tiny_config
+from drivers import TorchDriver
 from gpt2kit import GPT2Config
 from gpt2kit.checkpoint import HEADS, open_checkpoint, tensor_specs
 from gpt2kit.errors import InputError
@@ -40,13 +41,7 @@ def make(cls: str, dtype: str = "float64", **changes: Any) -> Any:
     config = tiny_config(**({"pad_token_id": 0} | labels | changes))
     if cls == "GPT2DoubleHeadsModel":
         config.num_labels = 1
-    state = random_checkpoint(config, seed=3, head=HEADS[cls])
-    return getattr(gpt2kit, cls).from_pretrained(
-        None,
-        config=config,
-        state_dict={name: torch.from_numpy(value) for name, value in state.items()},
-        torch_dtype=dtype,
-    )
+    return TorchDriver().build(config, random_checkpoint(config, seed=3, head=HEADS[cls]), dtype, cls=cls)
 
 
 def inputs_of(cls: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from cases import random_checkpoint, tiny_config
-from gpt2kit import GPT2ForQuestionAnswering
+from drivers import TorchDriver
 from gpt2kit.errors import InputError
 
 IDS = torch.tensor([[2, 3, 5, 7, 11], [13, 17, 19, 23, 29]])
@@ -18,13 +18,8 @@ IDS = torch.tensor([[2, 3, 5, 7, 11], [13, 17, 19, 23, 29]])
 
 def make(**changes: Any) -> Any:
     config = tiny_config(**changes)
-    state = random_checkpoint(config, seed=3, head="question_answering")
-    return GPT2ForQuestionAnswering.from_pretrained(
-        None,
-        config=config,
-        state_dict={name: torch.from_numpy(value) for name, value in state.items()},
-        torch_dtype="float64",
-    )
+    weights = random_checkpoint(config, seed=3, head="question_answering")
+    return TorchDriver().build(config, weights, cls="GPT2ForQuestionAnswering")
 
 
 def spans(*pairs: tuple[int, int]) -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import gpt2kit
 from cases import random_checkpoint, tiny_config
+from drivers import TorchDriver
 from gpt2kit import GPT2ForSequenceClassification, GPT2ForTokenClassification
 from gpt2kit.checkpoint import HEADS
 from gpt2kit.errors import ConfigError, InputError
@@ -22,13 +22,7 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 def make(cls: str = "GPT2ForSequenceClassification", num_labels: int = 7, **changes: Any) -> Any:
     config = tiny_config(num_labels=num_labels, **changes)
-    state = random_checkpoint(config, seed=3, head=HEADS[cls])
-    return getattr(gpt2kit, cls).from_pretrained(
-        None,
-        config=config,
-        state_dict={name: torch.from_numpy(value) for name, value in state.items()},
-        torch_dtype="float64",
-    )
+    return TorchDriver().build(config, random_checkpoint(config, seed=3, head=HEADS[cls]), cls=cls)
 
 
 def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from cases import random_checkpoint, tiny_config
+from drivers import TorchDriver
 from gpt2kit import GPT2DoubleHeadsModel, GPT2LMHeadModel
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.torch import SequenceSummary, double
@@ -19,13 +20,8 @@ IDS = torch.randint(1, 101, (2, 3, 5), generator=torch.Generator().manual_seed(5
 
 def make(**changes: Any) -> Any:
     config = tiny_config(**changes)
-    state = random_checkpoint(config, seed=3, head="double")
-    return GPT2DoubleHeadsModel.from_pretrained(
-        None,
-        config=config,
-        state_dict={name: torch.from_numpy(value) for name, value in state.items()},
-        torch_dtype="float64",
-    )
+    weights = random_checkpoint(config, seed=3, head="double")
+    return TorchDriver().build(config, weights, cls="GPT2DoubleHeadsModel")
 
 
 def language_model(**changes: Any) -> Any:
