@@ -8,6 +8,8 @@ The harness decides what a request is and how texts become tokens; the log-proba
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -32,7 +34,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from gpt2kit.evaluation.pair import Pair
-from gpt2kit.evaluation.window import batches
+from gpt2kit.evaluation.window import batches, check_count
 from gpt2kit.tokenization import AutoTokenizer
 from gpt2kit.torch import GPT2LMHeadModel
 from gpt2kit.torch.scoring import score_pairs
@@ -43,6 +45,12 @@ __all__ = ["GPT2KitLM"]
 MOST_NEW_TOKENS = 256
 # Prompts that are written on together where no batch size is given.
 GENERATED_TOGETHER = 8
+DTYPES = {
+    **{name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")},
+    "auto": "auto",
+}
+# What a model's own options say of sampling is nothing to greedy decoding, and not worth a warning here.
+GREEDY = {"temperature": 1.0, "top_p": 1.0}
 
 
 @register_model("gpt2kit")
@@ -52,9 +60,10 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
     Args:
         pretrained: A folder, a hub name, or a model with its tokenizer given too.
         tokenizer: Its folder, name or object; by default that of `pretrained`.
-        revision: Branch, tag or commit on the hub.
-        dtype: How the weights are held: float32, bfloat16, float16 or float64.
-        device: cpu, cuda, cuda:1; by default a CUDA device where there is one.
+        revision: Branch, tag or commit on the hub; by default main.
+        dtype: How the weights are held: float32 (the default), bfloat16, float16, float64, or auto, as saved.
+        device: cpu, cuda, cuda:1; by default a CUDA device where there is one. Where there is none, cuda:0 is
+            the CPU, with a warning: the harness's command line says cuda:0 where nobody says anything.
         batch_size: Rows that go through the model at once; "auto" is as many as `model.score` takes.
         max_length: Positions to use, at most n_positions.
         max_gen_toks: What a task may write where it does not say.
@@ -73,8 +82,8 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
         pretrained: Any = "pocket",
         *,
         tokenizer: Any = None,
-        revision: str = "main",
-        dtype: str = "float32",
+        revision: str | None = None,
+        dtype: str | None = None,
         device: str | None = None,
         batch_size: int | str | None = None,
         max_length: int | None = None,
@@ -85,26 +94,16 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
         if max_batch_size is not None:
             raise InputError("max_batch_size is not there: give batch_size, or batch_size='auto'.")
         self.batch_size = _rows_at_once(batch_size)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if isinstance(pretrained, str):
-            model = GPT2LMHeadModel.from_pretrained(
-                pretrained, revision=revision, torch_dtype=getattr(torch, dtype)
-            )
-            tokenizer = pretrained if tokenizer is None else tokenizer
-        elif tokenizer is None:
-            raise InputError("A model was given as an object; give tokenizer= too.")
-        else:
-            model = pretrained
-        if isinstance(tokenizer, str):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer, revision=revision)
-        self.tokenizer = tokenizer
-        self.model = model.to(device).eval()
-        self._device = torch.device(device)
+        check_count("max_length", max_length)
+        check_count("max_gen_toks", max_gen_toks)
+        self._device = _device(device)
+        model, self.tokenizer = _load(pretrained, tokenizer, revision, dtype)
+        self.model = model.to(self._device).eval()
         positions = self.model.config.n_positions
-        self.max_length = positions if max_length is None else int(max_length)
-        if not 1 <= self.max_length <= positions:
+        self.max_length = positions if max_length is None else max_length
+        if self.max_length > positions:
             raise InputError(f"max_length={max_length} should be 1 to {positions}, the model's n_positions.")
-        self.max_gen_toks = int(max_gen_toks)
+        self.max_gen_toks = max_gen_toks
 
     @property
     def eot_token_id(self) -> int:
@@ -147,11 +146,16 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        """Score continuations: the sum of their log p, and whether greedy decoding would write them."""
-        pairs = [
-            Pair(np.array([*context, *continuation], np.int64), len(context))
-            for _, context, continuation in requests
-        ]
+        """Score continuations: the sum of their log p, and whether greedy decoding would write them.
+
+        White space alone is no context, because it went to the continuation: the prefix stands there.
+        """
+        pairs = []
+        for request, given, continuation in requests:
+            if not continuation:
+                raise InputError(f"The continuation of the request {request!r} adds no token to its context.")
+            context = given or [self.prefix_token_id]
+            pairs.append(Pair(np.array([*context, *continuation], np.int64), len(context)))
         with tqdm(total=0, desc="Scoring tokens", disable=disable_tqdm) as bar:
 
             def tell(done: int, total: int) -> None:
@@ -224,7 +228,8 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
                 "fewer in the task's generation_kwargs or in the model's arguments."
             )
         if not settings.get("do_sample"):
-            settings.pop("temperature", None)
+            settings.pop("temperature", None)  # 0, if any
+            settings = {**GREEDY, **settings}
         kept = [prompt[-room:] or [self.prefix_token_id] for prompt in prompts]
         longest = max(map(len, kept))
         pad = self.eot_token_id
@@ -248,9 +253,45 @@ class GPT2KitLM(TemplateLM):  # type: ignore[misc]  # the harness has no types t
         ]
 
 
+def _load(pretrained: Any, tokenizer: Any, revision: str | None, dtype: str | None) -> tuple[Any, Any]:
+    """Return model and tokenizer, loaded unless they are objects already."""
+    if dtype not in (None, *DTYPES):
+        raise InputError(f"dtype should be {', '.join(DTYPES)}, got {dtype!r}.")
+    if isinstance(pretrained, str):
+        model = GPT2LMHeadModel.from_pretrained(
+            pretrained, revision=revision or "main", torch_dtype=DTYPES[dtype or "float32"]
+        )
+        tokenizer = pretrained if tokenizer is None else tokenizer
+    elif tokenizer is None:
+        raise InputError("A model was given as an object; give tokenizer= too.")
+    elif dtype is not None or revision is not None:
+        raise InputError(
+            "dtype and revision are for loading, and a model was given as an object: leave them out."
+        )
+    else:
+        model = pretrained
+    if isinstance(tokenizer, str):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer, revision=revision or "main")
+    return model, tokenizer
+
+
+def _device(name: str | None) -> torch.device:
+    """Return the device of a name; the CPU for cuda where there is none, as the harness's own models do."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"PyTorch knows no device {name!r}; give cpu, cuda, cuda:1 or mps.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).warning("There is no device %s here: the CPU does the work.", name)
+        return torch.device("cpu")
+    return device
+
+
 def _rows_at_once(batch_size: int | str | None) -> int | None:
     """Read the harness's batch size: a number, or "auto", which is None here."""
-    if batch_size is None or str(batch_size).startswith("auto"):
+    if batch_size is None or re.fullmatch(r"auto(:\d+)?", str(batch_size)):
         return None
     if not str(batch_size).isdecimal() or int(batch_size) < 1:
         raise InputError(f"batch_size should be a whole number of at least 1 or 'auto', got {batch_size!r}.")

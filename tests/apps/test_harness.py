@@ -178,6 +178,39 @@ def test_a_context_beyond_the_model_is_cut_on_the_left_and_an_empty_one_is_the_p
     assert empty[0] == pytest.approx(score(lm, "The", prefix_token_id=lm.prefix_token_id).log_prob, rel=1e-5)
 
 
+def test_white_space_alone_is_no_context(lm):
+    """It goes to the continuation, and the prefix stands before it; else the first token would not count."""
+    (found,) = lm.loglikelihood([instance(" ", "The")], disable_tqdm=True)
+    assert found[0] == pytest.approx(score(lm, " The", prefix_token_id=lm.prefix_token_id).log_prob, rel=1e-5)
+
+
+@pytest.mark.parametrize(("context", "continuation"), [("Who", ""), ("", "<|endoftext|>")])
+def test_a_continuation_of_nothing_is_not_the_most_probable_one(lm, context, continuation):
+    from gpt2kit.errors import InputError
+
+    with pytest.raises(InputError, match="adds no token") as caught:
+        lm.loglikelihood([instance(context, continuation)], disable_tqdm=True)
+    assert repr((context, continuation)) in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": False, "temperature": 0.0}, {"temperature": 0.0}])
+def test_greedy_text_is_written_without_a_warning(lm, options, recwarn):
+    options = {"until": ["\n"], "max_gen_toks": 3, **options}
+    lm.generate_until([instance("ROMEO:", options)], disable_tqdm=True)
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_the_harness_own_device_is_the_cpu_where_there_is_no_other(lm_eval, monkeypatch, caplog):
+    """Its command line says cuda:0 where nobody says anything."""
+    from gpt2kit.harness import GPT2KitLM
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level("WARNING"):
+        lm = GPT2KitLM("pocket", device="cuda:0")
+    assert (lm.device.type, lm.model.device.type) == ("cpu", "cpu")
+    assert "cuda:0" in caplog.text
+
+
 def test_what_cannot_be_honoured_is_refused(lm):
     from gpt2kit.errors import InputError
     from gpt2kit.harness import GPT2KitLM
@@ -187,9 +220,16 @@ def test_what_cannot_be_honoured_is_refused(lm):
         ({"batch_size": "many"}, "batch_size"),
         ({"max_length": 257}, "1 to 256"),
         ({"pretrained": lm.model}, "tokenizer="),
+        ({"pretrained": lm.model, "tokenizer": lm.tokenizer, "dtype": "float16"}, "dtype and revision"),
+        ({"pretrained": lm.model, "tokenizer": lm.tokenizer, "revision": "v1"}, "dtype and revision"),
+        ({"dtype": "half"}, "dtype should be float32, .*'half'"),
+        ({"batch_size": "automatic"}, "batch_size"),
+        ({"max_length": 1.5}, "max_length must be"),
+        ({"max_gen_toks": 0}, "max_gen_toks must be"),
+        ({"device": "gpu"}, "device 'gpu'"),
     ):
         with pytest.raises(InputError, match=said):
-            GPT2KitLM(**arguments)
+            GPT2KitLM(**{"device": "cpu", **arguments})
     with pytest.raises(TypeError, match="pretraned"):
         GPT2KitLM(pretraned="pocket")
     with pytest.raises(InputError, match="max_gen_toks=256 leaves no room"):
