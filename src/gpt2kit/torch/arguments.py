@@ -93,7 +93,8 @@ def past(
         cache = GPT2Cache.from_legacy(past_key_values)
     except TypeError:
         cache = GPT2Cache(((),))
-    if not all(len(pair) == 2 and all(_has_axes(each, 4) for each in pair) for pair in cache):
+    fits = [[isinstance(each, Tensor) and each.dim() == 4 for each in pair] for pair in cache]
+    if fits != [[True, True]] * len(cache):
         raise InputError(
             "past_key_values should hold a pair (key, value) for each layer; give what this model returned."
         )
@@ -317,11 +318,6 @@ def _check_floating(name: str, given: Tensor) -> None:
             f"{name} should hold floating-point numbers, but its dtype is {given.dtype}. Ids go into "
             "input_ids."
         )
-
-
-def _has_axes(given: Any, count: int) -> bool:
-    """Tell whether something is a tensor of so many axes."""
-    return isinstance(given, Tensor) and given.dim() == count
 
 
 def embed(table: nn.Module, ids: Tensor, name: str, size_name: str) -> Tensor:

@@ -162,12 +162,11 @@ def attend_sdpa(
         query, key, value = (
             each.to(torch.promote_types(dtype, torch.float32)) for each in (query, key, value)
         )
-    if is_causal:
-        bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
     rate = dropout.p if dropout.training else 0.0
-    kernel_hides = False  # a plain bool in every graph, hence the branch
-    if is_causal and bias is None and (torch.jit.is_tracing() or query.size(-2) > 1):
-        kernel_hides = True
+    kernel_hides = False
+    if is_causal and (torch.jit.is_tracing() or query.size(-2) > 1):  # a trace serves any T
+        bias = complete_bias(bias, query.size(-2), key.size(-2), query.dtype, query.device)
+        kernel_hides = bias is None
     with without_autocast(query.device) if upcast else nullcontext():
         mixed = F.scaled_dot_product_attention(
             query, key, value, bias, rate, kernel_hides, scale=1.0 / divisor

@@ -76,7 +76,7 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """
     return not (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or _onednn_linear is None
         or type(x) not in _PLAIN_TENSORS
         or type(weight) not in _PLAIN_TENSORS

@@ -8,6 +8,8 @@ import torch
 
 __all__ = ["unseen"]
 
+_NOTHING = nullcontext()
+
 
 def unseen() -> AbstractContextManager[None]:
     """Let a block look at shapes without the tracer writing it down or warning of it.
@@ -15,7 +17,7 @@ def unseen() -> AbstractContextManager[None]:
     Sizes are plain numbers inside, so only checks belong there: what is computed of them would be a constant
     of the traced graph.
     """
-    return _Pause() if torch.jit.is_tracing() else nullcontext()
+    return _Pause() if torch.jit.is_tracing() else _NOTHING
 
 
 class _Pause:
