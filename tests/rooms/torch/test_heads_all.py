@@ -161,6 +161,15 @@ def test_every_argument_of_the_body_reaches_it(cls: str, monkeypatch: pytest.Mon
     assert seen["inputs_embeds"] is embeddings
 
 
+@pytest.mark.parametrize("cls", ["GPT2ForTokenClassification", "GPT2ForQuestionAnswering"])
+def test_a_head_that_returns_no_cache_has_none_made(cls: str) -> None:
+    model, made = make(cls), []
+    assert model.config.use_cache
+    model.transformer.register_forward_hook(lambda *call: made.append(call[2].past_key_values))
+    model(IDS)
+    assert made == [None]
+
+
 class RecordedError(Exception):
     """Stops a forward pass when its arguments are known."""
 

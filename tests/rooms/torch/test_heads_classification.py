@@ -105,13 +105,17 @@ def test_embeddings_are_read_by_the_mask_or_at_the_last_position(caplog: pytest.
     torch.testing.assert_close(last, model(IDS).logits, **CLOSE)
 
 
-def test_a_text_can_go_on_from_a_cache() -> None:
+@pytest.mark.parametrize("shown", [[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]], ids=str)
+def test_a_text_can_go_on_from_a_cache(shown: list[int]) -> None:
     model = make()
-    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    mask = torch.tensor([shown, [1, 1, 1, 1, 1]])
     whole = model(IDS, attention_mask=mask).logits
     past = model(IDS[:, :3], attention_mask=mask[:, :3]).past_key_values
     rest = model(IDS[:, 3:], attention_mask=mask, past_key_values=past).logits
     torch.testing.assert_close(rest, whole, **CLOSE)
+    mask[0] = torch.tensor([1, 1, 1, 0, 0])  # the last token is in the past, and its state is gone
+    with pytest.raises(InputError, match="hides all of a row"):
+        model(IDS[:, 3:], attention_mask=mask, past_key_values=past)
 
 
 @pytest.mark.parametrize("ids", [IDS[0], IDS[:, None]])
