@@ -49,6 +49,14 @@ def test_every_filter_keeps_as_many_as_it_must_and_fills_the_rest_as_told(warper
     assert (warper(IDS, SCORES) == -7.0).sum(dim=1).tolist() == [98, 98]
 
 
+def test_an_end_token_that_another_rule_bars_stays_barred_however_much_the_end_is_favoured():
+    barred = SCORES.clone()
+    barred[:, 7] = -float("inf")
+    raised = lp.ExponentialDecayLengthPenalty((0, 1.5), [7, 9], 3)(IDS, barred)
+    assert raised[:, 7].tolist() == [-float("inf")] * 2
+    torch.testing.assert_close(raised[:, 9], SCORES[:, 9] + SCORES[:, 9].abs() * (1.5**2 - 1))
+
+
 def test_eta_keeps_as_many_as_it_must():
     scores = torch.tensor([[0.96, 0.02, 0.015, 0.005]]).log()
     assert kept(w.EtaLogitsWarper(0.999)(IDS, scores)) == [1]

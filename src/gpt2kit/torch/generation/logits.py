@@ -287,8 +287,9 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
         if tokens_after <= 0:
             return scores
         end = scores[:, self.eos_token_id]  # [B, number of end tokens]
+        favoured = end + end.abs() * (self.regulation_factor**tokens_after - 1)  # NaN where an end is barred
         raised = scores.clone()  # [B, V]
-        raised[:, self.eos_token_id] = end + end.abs() * (self.regulation_factor**tokens_after - 1)
+        raised[:, self.eos_token_id] = torch.where(end.isneginf(), end, favoured)
         return raised
 
 
