@@ -234,6 +234,7 @@ def test_logits_to_keep_leaves_the_choices_alone() -> None:
         ({"labels": IDS.double()}, "labels should hold whole numbers"),
         ({"logits_to_keep": -1}, "logits_to_keep=-1"),
         ({"labels": IDS, "logits_to_keep": 1}, "a loss needs all"),
+        ({"loss_chunk_size": 3, "mc_labels": torch.tensor([0, 1])}, "loss_chunk_size=3 .*needs labels"),
         ({"inputs_embeds": torch.zeros(6, 5, 33)}, "Both input_ids and inputs_embeds"),
     ],
     ids=str,
