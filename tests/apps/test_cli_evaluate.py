@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -158,17 +159,21 @@ def test_both_protocols_are_reported_unless_one_is_asked_for(evaluate, model, to
 
 
 def test_stop_words_change_answers_and_no_probabilities(tmp_path):
-    """On the pocket model, whose tokens are words."""
+    """On the pocket model, whose tokens are words; its own most probable word is the one that is barred."""
     file, words = tmp_path / "lambada.jsonl", tmp_path / "words.txt"
-    file.write_text(lines({"text": "I pray thee, tell me of the"}, {"text": "What is the matter with thee"}))
+    model, tokenizer = GPT2LMHeadModel.from_pretrained("pocket"), AutoTokenizer.from_pretrained("pocket")
+    prompt = tokenizer("\nWhat is the matter with", return_tensors="pt")["input_ids"]
+    word = tokenizer.decode(model(prompt).logits[0, -1].argmax())
+    assert word[0] == " "
+    file.write_text(lines({"text": "What is the matter with" + word}))
     arguments = ["evaluate", "lambada", str(file), "--protocol", "openai", "--json"]
     (plain,) = json.loads(CliRunner().invoke(app, arguments).stdout)["results"]
-    words.write_text("the\nthee\n")
+    words.write_text(word.strip().upper() + "\n")
     done = CliRunner().invoke(app, [*arguments, "--stop-words", str(words)])
     (filtered,) = json.loads(done.stdout)["results"]
     assert filtered["perplexity"] == plain["perplexity"]
-    assert filtered["right"] == 0
-    assert filtered["barred_tokens"] >= 2
+    assert (plain["right"], filtered["right"]) == (1, 0)
+    assert filtered["barred_tokens"] >= 1
     words.write_text("qwxyz\n")
     done = CliRunner().invoke(app, [*arguments, "--stop-words", str(words)])
     assert (done.exit_code, done.stdout) == (1, "")
@@ -192,10 +197,35 @@ def test_the_most_probable_choice_is_the_answer(evaluate, model, tokenizer):
 
 
 def test_the_delimiter_is_part_of_what_is_scored(evaluate, model, tokenizer):
+    right = {}
+    pairs = list(combinations("abcdefgh", 2))
+    for delimiter in (" ", ":"):
+        texts = [delimiter + each for pair in pairs for each in pair]
+        scores = [each.log_prob for each in model.score(texts, context="Who", tokenizer=tokenizer)]
+        right[delimiter] = [a > b for a, b in zip(scores[::2], scores[1::2], strict=True)]
+    differ = next(n for n, both in enumerate(zip(*right.values(), strict=True)) if both[0] != both[1])
+    asked = {"context": "Who", "choices": pairs[differ], "label": 0}
+    for delimiter, answers in right.items():
+        told = evaluate("choice", lines(asked), "--delimiter", delimiter, "--json")
+        assert told["accuracy"] == answers[differ]
+
+
+def test_without_a_context_a_word_stands_behind_the_prefix(evaluate, model, tokenizer):
+    (told,) = evaluate("lambada", lines({"text": "Who"}), "--protocol", "lm-eval", "--json")["results"]
+    loss = -model.score(" Who", tokenizer=tokenizer, prefix_token_id=EOS).log_prob
+    assert told["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+
+
+def test_a_limit_takes_the_first_questions(evaluate):
     asked = {"context": "Who", "choices": ["a", "b"], "label": 0}
-    first, second = model.score([": a", ": b"], context="Who", tokenizer=tokenizer)
-    told = evaluate("choice", lines(asked), "--delimiter", ": ", "--json")
-    assert told["accuracy"] == (first.log_prob > second.log_prob)
+    assert evaluate("choice", lines(asked, asked), "--limit", "1", "--json")["questions"] == 1
+
+
+def test_weights_are_held_in_the_type_that_was_asked_for(evaluate, model, tokenizer, folder):
+    half = GPT2LMHeadModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    told = evaluate("text", TEXT, "--dtype", "bfloat16", "--json")
+    assert told["log_prob"] == half.score(TEXT, tokenizer=tokenizer).log_prob
+    assert told["log_prob"] != model.score(TEXT, tokenizer=tokenizer).log_prob
 
 
 # ---------------------------------------------------------------------- what is refused

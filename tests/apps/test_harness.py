@@ -211,6 +211,22 @@ def test_the_harness_own_device_is_the_cpu_where_there_is_no_other(lm_eval, monk
     assert "cuda:0" in caplog.text
 
 
+def test_a_continuation_of_up_to_max_length_is_one_window(lm):
+    ids = lm.tok_encode("\n".join(EXCERPT * 17))[: 2 * lm.max_length]
+    new = lm.max_length - 7
+    ((found, _),) = lm._loglikelihood_tokens([(None, ids[:-new], ids[-new:])], disable_tqdm=True)
+    wanted = score(lm, ids[-new:], context=ids[-lm.max_length - 1 : -new], stride=lm.max_length).log_prob
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_prompt_is_cut_on_the_left_so_that_the_text_has_room(lm):
+    long = "\n".join(EXCERPT * 17)
+    (text,) = lm.generate_until([instance(long, {"until": ["\n\n"], "max_gen_toks": 7})], disable_tqdm=True)
+    ids = torch.tensor([lm.tok_encode(long)[-(lm.max_length - 7) :]])
+    wanted = lm.model.generate(ids, max_new_tokens=7, do_sample=False, temperature=1.0)[0, -7:]
+    assert text == lm.tokenizer.decode(wanted)
+
+
 def test_what_cannot_be_honoured_is_refused(lm):
     from gpt2kit.errors import InputError
     from gpt2kit.harness import GPT2KitLM

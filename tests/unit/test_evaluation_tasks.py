@@ -138,6 +138,7 @@ def test_the_last_word_is_all_of_its_tokens_for_lm_eval_and_the_last_one_for_ope
     text = "“Who is there?” asked Bernardo"
     assert lambada(tokenizer, text, Protocol.lm_eval) == ("“Who is there?” asked", " Bernardo")
     assert lambada(tokenizer, text, Protocol.openai) == ('\n"Who is there?" asked Bern', "ardo")
+    assert lambada(tokenizer, f" {text} \n", Protocol.openai) == lambada(tokenizer, text, Protocol.openai)
     assert lambada(tokenizer, "Nay", Protocol.lm_eval) == ("<|endoftext|>", " Nay")
 
 

@@ -62,6 +62,11 @@ def test_a_long_context_is_cut_on_the_left_as_lm_eval_cuts_it():
     assert (only.start, only.first, only.stop) == (41 - 12, 37, 41)
 
 
+def test_what_is_no_longer_than_the_stride_is_scored_in_one_window():
+    (only,) = plan_windows(23, first=11, window=13, stride=13)
+    assert (only.start, only.first, only.stop) == (23 - 14, 11, 23)
+
+
 def test_sizes_that_cannot_work_are_refused_with_their_numbers():
     assert check_window(None, None, 13) == (13, 6)
     assert check_window(7, None, 13) == (7, 3)

@@ -249,6 +249,14 @@ def test_an_eager_kernel_and_half_weights_score_too():
     np.testing.assert_allclose(make(dtype="bfloat16")[0].score(ids).log_probs, exact, rtol=0, atol=1.0)
 
 
+def test_probabilities_of_half_weights_are_computed_in_float32():
+    model = make(dtype="bfloat16")[0]
+    (ids,) = draw(11)
+    logits = model(torch.tensor([ids[:-1]])).logits[0]
+    wanted = logits.float().log_softmax(-1)[range(10), ids[1:]].tolist()
+    np.testing.assert_allclose(model.score(ids).log_probs, wanted, rtol=1e-6)  # bfloat16: 4e-3
+
+
 def test_a_model_with_two_heads_scores_by_its_language_head(tiny):
     from gpt2kit import GPT2DoubleHeadsModel
 
