@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from typing import Any, NoReturn
+from dataclasses import Field
+from typing import Any, ClassVar, NoReturn
 
 __all__ = ["ModelOutput"]
 
@@ -31,13 +31,15 @@ class ModelOutput(OrderedDict[str, Any]):
         (2, 2, 2, (2,), ['second'])
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # by name; what @dataclass makes of a subclass
+
     def __post_init__(self) -> None:
         """Enter the fields that are not None into the dictionary, in their order.
 
         A dictionary, or pairs, given alone in the first place hold the fields themselves: that is how
         torch's DataParallel and accelerate rebuild an output.
         """
-        first, *others = (field.name for field in fields(self))  # type: ignore[arg-type]  # see __new__
+        first, *others = self.__dataclass_fields__
         given = getattr(self, first)
         if all(getattr(self, name) is None for name in others) and isinstance(given, Mapping | Iterator):
             values = dict(given)
@@ -65,7 +67,7 @@ class ModelOutput(OrderedDict[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field as an attribute and in the dictionary, at its place in the order of the fields."""
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # a dataclass, see __new__
+        names = list(self.__dataclass_fields__)
         if name not in names:
             raise AttributeError(
                 f"{type(self).__name__} has no field {name!r}. Its fields are {', '.join(names)}."
@@ -108,4 +110,4 @@ class ModelOutput(OrderedDict[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., ModelOutput], tuple[Any, ...]]:
         """Pickle and copy by the values of the fields."""
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
