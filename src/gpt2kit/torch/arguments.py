@@ -21,6 +21,7 @@ from gpt2kit.torch.tracing import unseen
 __all__ = [
     "bias",
     "branches",
+    "cache_of_pairs",
     "embed",
     "encoder_bias",
     "has_padding",
@@ -76,6 +77,20 @@ def inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, D: int) -> tu
     return None, inputs_embeds, inputs_embeds.shape[:-1]
 
 
+def cache_of_pairs(past_key_values: Any) -> GPT2Cache:
+    """Return the past as a cache; refuse what holds no keys and values."""
+    try:
+        cache = GPT2Cache.from_legacy(past_key_values)
+    except TypeError:
+        cache = GPT2Cache(((),))
+    fits = [[isinstance(each, Tensor) and each.dim() == 4 for each in pair] for pair in cache]
+    if fits != [[True, True]] * len(cache):
+        raise InputError(
+            "past_key_values should hold a pair (key, value) for each layer; give what this model returned."
+        )
+    return cache
+
+
 def past(
     past_key_values: Sequence[Sequence[Tensor]] | None, B: int, blocks: nn.ModuleList, device: torch.device
 ) -> GPT2Cache:
@@ -89,15 +104,7 @@ def past(
     """
     if past_key_values is None:
         return GPT2Cache()
-    try:
-        cache = GPT2Cache.from_legacy(past_key_values)
-    except TypeError:
-        cache = GPT2Cache(((),))
-    fits = [[isinstance(each, Tensor) and each.dim() == 4 for each in pair] for pair in cache]
-    if fits != [[True, True]] * len(cache):
-        raise InputError(
-            "past_key_values should hold a pair (key, value) for each layer; give what this model returned."
-        )
+    cache = cache_of_pairs(past_key_values)
     if len(cache) != len(blocks):
         raise InputError(
             f"past_key_values has {len(cache)} layers and the model has {len(blocks)}; give what this model "

@@ -66,6 +66,7 @@ __all__ = [
 ]
 
 _NEVER = -float("inf")
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # dtypes of token ids
 
 
 # ---------------------------------------------------------------------- processors
@@ -213,21 +214,33 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             if ended[row]:
                 mask[row] = 0
                 continue
-            allowed = self._prefix_allowed_tokens_fn(row // self._num_beams, text)
-            if len(allowed) == 0 and self.refuses:
-                raise InputError(
-                    f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}, where "
-                    f"token number {len(text) + 1} of the text has to come. Allow the end token where a text "
-                    "is complete."
-                )
-            try:
-                mask[row, list(allowed)] = 0
-            except IndexError:
-                raise InputError(
-                    f"prefix_allowed_tokens_fn allows {list(allowed)} in row {row}, and not all of these are "
-                    f"tokens of the vocabulary (0 to {scores.shape[-1] - 1})."
-                ) from None
+            mask[row, self._allowed(row, text, mask.shape[-1]).to(mask.device)] = 0
         return scores + mask  # [B, V]
+
+    def _allowed(self, row: int, text: Tensor, vocab_size: int) -> Tensor:
+        """Return the ids that the function allows after the text of a row, [n]."""
+        allowed = self._prefix_allowed_tokens_fn(row // self._num_beams, text)
+        try:
+            ids = torch.as_tensor(allowed if isinstance(allowed, Tensor) else list(allowed))  # [n]
+        except (TypeError, ValueError):
+            ids = None
+        if ids is None or ids.dim() != 1 or (len(ids) and ids.dtype not in _INTEGERS):
+            raise InputError(
+                "prefix_allowed_tokens_fn has to return the ids of the tokens that may come next, but in "
+                f"row {row} it returned {allowed!r}."
+            )
+        if len(ids) == 0 and self.refuses:
+            raise InputError(
+                f"prefix_allowed_tokens_fn allows no token after {text.tolist()} in row {row}, where "
+                f"token number {len(text) + 1} of the text has to come. Allow the end token where a text "
+                "is complete."
+            )
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+            raise InputError(
+                f"prefix_allowed_tokens_fn allows {ids.tolist()} in row {row}, and not all of these are "
+                f"tokens of the vocabulary (0 to {vocab_size - 1})."
+            )
+        return ids.long()
 
 
 class ForcedBOSTokenLogitsProcessor(LogitsProcessor):

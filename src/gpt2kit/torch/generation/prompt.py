@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import InputError, LengthError
+from gpt2kit.torch.arguments import cache_of_pairs, tensors
 from gpt2kit.torch.cache import GPT2Cache
 
 __all__ = ["Prompt", "make_prompt"]
+
+# What may come with the tokens and is looked at here, so that it has to be a tensor.
+_TENSORS = ("attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ def make_prompt(
         LengthError: positions beyond those of the model.
     """
     given = {name: value for name, value in kwargs.items() if value is not None}
+    tensors(model.device, **{name: given.get(name) for name in _TENSORS})
     embeds: Tensor | None = given.pop("inputs_embeds", None)
     past = given.pop("past_key_values", None)
-    cache = None if past is None else GPT2Cache.from_legacy(past)
+    cache = None if past is None else cache_of_pairs(past)
     if embeds is not None and cache is not None:
         raise InputError("Both inputs_embeds and past_key_values came; after a cache only tokens can follow.")
     ids = _ids(model, inputs, given, embeds, bos_token_id)
