@@ -183,23 +183,23 @@ class Writer:
     def translate(self, options: dict[str, Any]) -> dict[str, Any]:
         """Carry out the command's conveniences (docs/cli.md)."""
         options = dict(options)
-        words = options.pop("bad_word", [])
-        if words:
-            ids = [spelling for word in words for spelling in self.spellings(word)]
-            options["bad_words_ids"] = [*options.get("bad_words_ids", []), *ids]
+        barred = [self.spellings("--bad-word", word) for word in options.pop("bad_word", [])]
+        if barred:
+            _append(options, "bad_words_ids", [ids for either in barred for ids in either])
         if any(name in options for name in NOT_SAMPLED):
             options.setdefault("do_sample", False)
-        forced = options.pop("force_word", [])
+        forced = [self.spellings("--force-word", word) for word in options.pop("force_word", [])]
         if forced:
-            either = [self.spellings(word) for word in forced]
-            options["force_words_ids"] = [*options.get("force_words_ids", []), *either]
+            _append(options, "force_words_ids", forced)
         if any(name in options for name in SAMPLING):
             options.setdefault("do_sample", True)
         return options
 
-    def spellings(self, word: str) -> list[list[int]]:
+    def spellings(self, option: str, word: str) -> list[list[int]]:
         """Return the tokens of a word at the start of a text and after a space."""
-        return [self.tokenizer(text)["input_ids"] for text in (word, f" {word}") if text.strip()]
+        if not word:
+            raise InputError(f"{option} is empty. Name a text, or leave it out.")
+        return [self.tokenizer(text)["input_ids"] for text in (word, f" {word}")]
 
     def negative(self, text: str) -> list[int]:
         """Return the tokens of the negative prompt."""
@@ -326,6 +326,14 @@ class Writer:
             )
             + ("" if job.seed is None else f"; seed {job.seed}")
         )
+
+
+def _append(options: dict[str, Any], name: str, words: list[Any]) -> None:
+    """Put words behind those that an option names by their tokens."""
+    named = options.get(name, [])
+    if not isinstance(named, list):
+        raise InputError(f"`{name}` has to be a list of lists of token ids, but is {named!r}.")
+    options[name] = [*named, *words]
 
 
 def without_padding(ids: list[int], plan: GenerationPlan) -> list[int]:
