@@ -11,7 +11,8 @@ A tap is a place in the model's code, `x = tap(self, "out", x)`. It hands x on, 
 each open patch puts its own in the place of x, the outermost block first, and after all of them each open
 record keeps what the rest of the model goes on with.
 
-Blocks belong to the thread (or asyncio task) that opened them: others do not see them.
+Blocks belong to the thread (or asyncio task) that opened them, and to the tasks that start inside them, until
+they end: others do not see them.
 Dimensions: B batch, T query positions, S key positions, D n_embd, H heads, K width of a head, M width of the
 MLP, V vocabulary, E encoder positions (docs/shapes.md).
 """
@@ -43,7 +44,8 @@ _watching = False
 _open_blocks = 0
 _stance: Any = None  # what torch.compile is told for the time
 _lock = threading.RLock()  # a collected generator may end its block in the middle of this
-_open: ContextVar[tuple[_Record | _Patch, ...]] = ContextVar("gpt2kit_taps", default=())
+# Tasks that start inside a block take its list along, and find it empty when the block has ended.
+_open: ContextVar[tuple[list[_Record | _Patch], ...]] = ContextVar("gpt2kit_taps", default=())
 
 
 # --------------------------------------------------------------------------- what the model's code calls
@@ -79,9 +81,9 @@ def wanted_weights(body: nn.Module) -> str | None:
 def recomputable(
     body: nn.Module, block: Callable[..., Any], options: Mapping[str, Any]
 ) -> Callable[..., Any]:
-    """Return a block that gradient checkpointing may run again, after the `with` blocks have ended.
+    """Return a block that gradient checkpointing may run again, whatever `with` blocks are open by then.
 
-    The second run sees the patches of the first, and nothing is recorded twice.
+    The second run sees the patches of the first and no others, and nothing is recorded twice.
 
     Args:
         body: The model.
@@ -91,22 +93,22 @@ def recomputable(
     Raises:
         InputError: The checkpoint is reentrant: what a record kept would have no gradients.
     """
-    if not _watching or not _of(body):
+    if torch.compiler.is_compiling():  # nothing is open, and what is run again is part of the graph
         return block
-    if options["use_reentrant"]:
+    if _watching and _of(body) and options["use_reentrant"]:
         raise InputError(
             "Activations cannot be recorded or patched in reentrant gradient checkpointing, which runs the "
             "blocks without gradients first. Call gradient_checkpointing_enable() without use_reentrant=True."
         )
-    patches = tuple(each for each in _open.get() if isinstance(each, _Patch))
+    patches = [each for each in _blocks() if isinstance(each, _Patch)]
     runs = 0
 
     def run(*given: Any) -> Any:
         nonlocal runs
         runs += 1
-        if runs == 1:
+        if runs == 1 or not (_watching or patches):
             return block(*given)
-        with _opened(patches, instead=True):
+        with _opened(*patches, instead=True):
             return block(*given)
 
     return run
@@ -206,7 +208,7 @@ class ActivationMixin:
         places = places_of(self)
         found = {name for pattern in names for name in matching(pattern, places)}
         record = _Record(self, {name: place for name, place in places.items() if name in found})
-        with _opened((record,)):
+        with _opened(record):
             yield record.store
 
     @contextmanager
@@ -232,7 +234,7 @@ class ActivationMixin:
             tensor(0., grad_fn=<MaxBackward1>)
         """
         patch = _Patch(self, _resolved(replacements, places_of(self)))
-        with _opened((patch,)):
+        with _opened(patch):
             yield
         patch.check_all_used()
 
@@ -297,19 +299,20 @@ class _Patch:
 
 
 @contextmanager
-def _opened(blocks: tuple[_Record | _Patch, ...], instead: bool = False) -> Iterator[None]:
+def _opened(*blocks: _Record | _Patch, instead: bool = False) -> Iterator[None]:
     """Open blocks after those that are open, or instead of them.
 
     What was opened is taken out again by itself, because blocks of generators and tasks need not end in the
-    order in which they began.
+    order in which they began, nor in the thread.
     """
-    before = _open.get()
+    before, opening = _open.get(), list(blocks)
     _watch(1)
-    _open.set(blocks if instead else before + blocks)
+    _open.set((opening,) if instead else (*before, opening))
     try:
         yield
     finally:
-        _open.set(before if instead else tuple(each for each in _open.get() if each not in blocks))
+        opening.clear()
+        _open.set(before if instead else tuple(each for each in _open.get() if each))
         _watch(-1)
 
 
@@ -326,14 +329,19 @@ def _watch(change: int) -> None:
             _stance = None
 
 
+def _blocks() -> list[_Record | _Patch]:
+    """Return the open blocks, outermost first."""
+    return [block for opening in _open.get() for block in opening]
+
+
 def _of(body: nn.Module) -> list[_Record | _Patch]:
     """Return the open blocks of a model."""
-    return [each for each in _open.get() if each.body is body]
+    return [block for block in _blocks() if block.body is body]
 
 
 def _pass(place: Place, value: Tensor) -> Tensor:
     """Let the patches change an activation, outermost first, and then the records see it."""
-    blocks = _open.get()
+    blocks = _blocks()
     for block in blocks:
         if isinstance(block, _Patch):
             value = block.apply(place, value)

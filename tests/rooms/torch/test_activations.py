@@ -46,7 +46,7 @@ def arguments(config: GPT2Config, padding: str | None = None) -> dict[str, Tenso
 def nothing_is_left_open() -> Any:
     yield
     assert not taps._watching
-    assert taps._open.get() == ()
+    assert not taps._blocks()
 
 
 # --------------------------------------------------------------------------- recording
@@ -519,6 +519,29 @@ def test_reentrant_checkpoints_are_refused_while_a_block_is_open() -> None:
         model(IDS, labels=IDS, use_cache=False).loss.backward()
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_a_checkpoint_runs_again_sees_no_block_that_was_opened_after_its_forward(
+    reentrant: bool,
+) -> None:
+    model = make().train()
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    wanted = gradients(model(IDS, labels=IDS, use_cache=False).loss)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    losses = [model(IDS, labels=IDS, use_cache=False).loss for _ in range(2)]
+    with model.record("h.*.mlp.act") as store:
+        found = gradients(losses[0])
+    torch.testing.assert_close(found, wanted)
+    assert not store.calls
+    with pytest.raises(InputError, match="no call"), model.patch({"h.1.mlp.act": torch.zeros_like}):
+        found = gradients(losses[1])
+    torch.testing.assert_close(found, wanted)
+
+
 # --------------------------------------------------------------------------- caches and generation
 
 
@@ -665,6 +688,45 @@ def test_blocks_of_generators_may_end_in_the_order_in_which_they_began() -> None
     second.close()
     model(IDS)
     assert (len(one.calls), len(two.calls)) == (1, 2)
+
+
+def test_a_block_is_seen_by_the_tasks_that_start_inside_it_until_it_ends() -> None:
+    model, other = make(), make()
+    plain = model(IDS).logits
+
+    async def logits(when: asyncio.Event) -> Tensor:
+        await when.wait()
+        return model(IDS).logits
+
+    async def work() -> None:
+        inside, after = asyncio.Event(), asyncio.Event()
+        with model.patch({"ln_f": torch.zeros_like}):
+            early, late = asyncio.create_task(logits(inside)), asyncio.create_task(logits(after))
+            inside.set()
+            assert not (await early).any()
+            assert not (await asyncio.to_thread(lambda: model(IDS).logits)).any()
+        after.set()
+        with other.record("ln_f"):  # so that places are looked at
+            assert torch.equal(await late, plain)
+
+    asyncio.run(work())
+
+
+def test_a_block_that_another_thread_ends_has_ended() -> None:
+    model, other = make(), make()
+    plain = model(IDS).logits
+
+    def held() -> Any:
+        with model.patch({"ln_f": torch.zeros_like}):
+            yield model(IDS).logits
+
+    generator = held()
+    assert not next(generator).any()
+    ending = threading.Thread(target=generator.close)
+    ending.start()
+    ending.join()
+    with other.record("ln_f"):
+        assert torch.equal(model(IDS).logits, plain)
 
 
 @pytest.mark.parametrize("fullgraph", [False, True])
