@@ -3,19 +3,23 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+COMPANIONS := $(VENV)-companions
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench golden wheel clean
+.PHONY: help demo test companions check format bench golden wheel clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model write a text
 	@$(BIN)/gpt2kit generate "ROMEO:" --seed 7
 
 test: $(VENV)/.dev ## install what the tests need and run them all
 	@$(BIN)/python -m pytest
+
+companions: $(COMPANIONS)/.ready ## test with lm-evaluation-harness, PEFT and accelerate, in an environment of its own
+	@$(COMPANIONS)/bin/python -m pytest tests/apps/test_harness.py tests/rooms/torch/test_torch_companions.py
 
 check: $(VENV)/.dev ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check .
@@ -54,4 +58,11 @@ $(VENV)/.torch: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.torch
 	@echo "Installing what development needs into $(VENV) ..."
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(COMPANIONS)/.ready: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing the libraries that take gpt2kit's models into $(COMPANIONS) ..."
+	@$(PYTHON) -m venv $(COMPANIONS)
+	@$(COMPANIONS)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		--editable '.[dev,eval]' 'accelerate>=1.15' 'peft>=0.21'
 	@touch $@

@@ -77,7 +77,7 @@ def gpt2kit(
         typer.Option("--version", help="Print the version and exit.", callback=show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """GPT-2, complete: write, tokenize, inspect and train, on this machine."""
+    """GPT-2, complete: write, tokenize, evaluate, inspect and train, on this machine."""
 
 
 for name, (function, panel) in COMMANDS.items():
