@@ -408,6 +408,32 @@ def test_own_criteria_end_all_rows_or_some(model: GPT2LMHeadModel):
     assert text[0].tolist() == [*whole[0, :8].tolist(), 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("way", ["greedy_search", "sample"])
+def test_gradients_flow_through_the_scores_of_a_search_by_hand(
+    model: GPT2LMHeadModel, way: str, use_cache: bool
+):
+    torch.manual_seed(3)
+    ask = {"max_length": 9, "use_cache": use_cache, "pad_token_id": 1, "eos_token_id": None}
+    output = getattr(model, way)(IDS, return_dict_in_generate=True, output_scores=True, **ask)
+    torch.stack(output.scores).log_softmax(dim=-1)[..., 3].sum().backward()
+    found = model.transformer.wpe.weight.grad
+    model.zero_grad()
+    logits = model(output.sequences[:, :-1]).logits[:, 4:]  # [B, new, V]
+    logits.log_softmax(dim=-1)[..., 3].sum().backward()
+    torch.testing.assert_close(found, model.transformer.wpe.weight.grad, rtol=1e-4, atol=1e-4)
+    model.zero_grad()
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"do_sample": True}, {"penalty_alpha": 0.6, "top_k": 3}, {"prompt_lookup_num_tokens": 2}]
+)
+def test_one_text_alone_needs_no_padding_token_whatever_may_end_it(model: GPT2LMHeadModel, way: Any):
+    ask = {"pad_token_id": None, "eos_token_id": None, "max_new_tokens": 7, **way}
+    assert model.generate(IDS[:1], stopping_criteria=[After(8, [True])], **ask).shape == (1, 8)
+    assert model.generate(IDS[:1], stopping_criteria=[After(99, [True])], **ask).shape == (1, 12)
+
+
 def test_time_ends_the_text_after_the_token_being_made(model: GPT2LMHeadModel):
     assert model.generate(IDS, max_time=1e-9, max_new_tokens=20).shape == (2, 6)
 

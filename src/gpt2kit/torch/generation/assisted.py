@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gpt2kit.errors import InputError
@@ -25,7 +24,7 @@ from gpt2kit.torch.cache import GPT2Cache, cache_of
 from gpt2kit.torch.generation.draft import Drafter
 from gpt2kit.torch.generation.prompt import Prompt
 from gpt2kit.torch.generation.record import GreedySearchDecoderOnlyOutput, Record
-from gpt2kit.torch.generation.search import Draft, Search, check_choice, check_shape, choose, ended_by_now
+from gpt2kit.torch.generation.search import Draft, Search, Written, check_shape, choose
 
 __all__ = ["AssistedDecoderOnlyOutput", "assisted_generation"]
 
@@ -67,10 +66,10 @@ def assisted_generation(model: Any, prompt: Prompt, how: Search, drafter: Drafte
     if past is None:
         past = GPT2Cache.empty(model.config, capacity=max(how.max_length - 1, 1))
     record = how.record or Record()
-    worst: Tensor | None = None  # the lowest score that a token was chosen for
+    written = Written(draft, how, record)
     drafted = accepted = 0
-    ended = False
-    while not ended:
+    over = False
+    while not over:
         guesses = drafter.propose(draft, how.max_length - draft.length - 1)  # [1, n]
         seen, read = past.get_seq_length(), draft.positions - past.get_seq_length()
         outputs = _check(model, prompt, draft, past, guesses, how)
@@ -84,23 +83,16 @@ def assisted_generation(model: Any, prompt: Prompt, how: Search, drafter: Drafte
                 check_shape(scores, logits)
             record.add(scores, _part(outputs, record, number, seen, read))
             best, token = choose(scores, how.sampled)  # [1] each
-            worst = best if worst is None else torch.minimum(worst, best)
-            draft.append(token)
-            if how.streamer is not None:
-                how.streamer.put(token.cpu())
-            ended = draft.length >= how.max_length or _is_ended(how, draft, record)
+            over = written.is_over_after(best, token)
             is_right = guess is not None and int(token) == guess
             right += is_right
-            if ended or not is_right:
+            if over or not is_right:
                 break
         past = past.rewind(draft.positions - 1)
         drafter.learn(right)
         drafted, accepted = drafted + guesses.shape[1], accepted + right
-    check_choice(worst)
-    if how.streamer is not None:
-        how.streamer.end()
+    sequences = written.close()  # [1, T + new]
     _logger.info("%d of %d drafted tokens are in the text.", accepted, drafted)
-    sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [1, length]
     if how.record is None:
         return sequences
     return AssistedDecoderOnlyOutput(
@@ -172,12 +164,6 @@ def _part(outputs: Any, record: Record, number: int, seen: int, read: int) -> An
     if record.hidden_states is not None:
         part.hidden_states = tuple(layer[:, start:stop] for layer in outputs.hidden_states)  # [1, ., D] each
     return part
-
-
-def _is_ended(how: Search, draft: Draft, record: Record) -> bool:
-    """Tell whether a criterion ends the text here."""
-    ended = ended_by_now(how, draft.text(how.own_code), record.scores, None) if how.criteria else None
-    return ended is not None and bool(ended.all())
 
 
 def _check_prompt(prompt: Prompt) -> None:

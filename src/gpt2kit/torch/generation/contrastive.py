@@ -25,15 +25,7 @@ from gpt2kit.outputs import ModelOutput
 from gpt2kit.torch.cache import GPT2Cache, cache_of
 from gpt2kit.torch.generation.prompt import Prompt
 from gpt2kit.torch.generation.record import Record
-from gpt2kit.torch.generation.search import (
-    Draft,
-    Search,
-    check_choice,
-    check_shape,
-    ended_by_now,
-    padding,
-    step,
-)
+from gpt2kit.torch.generation.search import Draft, Search, Written, check_shape, step
 
 __all__ = ["ContrastiveSearchDecoderOnlyOutput", "contrastive_search"]
 
@@ -129,8 +121,7 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
     draft = Draft(prompt, how.max_length)
     past, context, read = _begin(model, prompt, draft, how, contrast.top_k)
     record = how.record or Record()
-    ended: Tensor | None = None  # [B], once a row may end before the others
-    worst: Tensor | None = None  # the lowest score that a token was chosen for
+    written = Written(draft, how, record)
     while True:
         text = draft.text(how.own_code)  # [B, length]
         scores = how.processors(text, read.logits)  # [B, V]
@@ -145,22 +136,9 @@ def contrastive_search(model: Any, prompt: Prompt, how: Search, contrast: Contra
         read = _chosen(found, chosen, record)
         past = past.keep_branch(past.get_seq_length() - contrast.top_k, chosen)
         rows = _rows(chosen)  # [B]
-        tokens, reached = candidates[rows, chosen], best[rows, chosen]  # [B] each
-        if ended is not None:
-            tokens = torch.where(ended, padding(how.pad_token_id), tokens)  # [B]
-            reached = torch.where(ended, 0, reached)  # [B]
-        worst = reached.min() if worst is None else torch.minimum(worst, reached.min())
-        draft.append(tokens)
-        if how.streamer is not None:
-            how.streamer.put(tokens.cpu())
-        if how.criteria:
-            ended = ended_by_now(how, draft.text(how.own_code), record.scores, ended)  # [B]
-        if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
+        if written.is_over_after(best[rows, chosen], candidates[rows, chosen]):  # [B] each
             break
-    check_choice(worst)
-    if how.streamer is not None:
-        how.streamer.end()
-    sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [B, length]
+    sequences = written.close()  # [B, T + new]
     if how.record is None:
         return sequences
     return ContrastiveSearchDecoderOnlyOutput(sequences=sequences, **record.fields())

@@ -26,6 +26,7 @@ from gpt2kit.torch.generation.stopping import StoppingCriteriaList, ended_rows
 __all__ = [
     "Draft",
     "Search",
+    "Written",
     "check_choice",
     "check_shape",
     "choose",
@@ -95,8 +96,10 @@ class Draft:
         )  # [B, S + new]
 
     def text(self, contiguous: bool = False) -> Tensor:
-        """Return the tokens so far, [B, length]; a view, unless it has to be contiguous."""
+        """Return the tokens so far, [B, length]; a view, unless it has to be contiguous or gradients flow."""
         view = self.ids[:, : self.length]  # [B, length]
+        if torch.is_grad_enabled():  # a backward pass looks them up again, and the view would have changed
+            return view.clone()
         return view.contiguous() if contiguous else view
 
     def append(self, tokens: Tensor) -> None:
@@ -127,6 +130,49 @@ def _extended(start: Tensor | None, rest: Callable[[Tensor], Tensor]) -> Tensor 
     return None if start is None else torch.cat((start, rest(start)), dim=1)
 
 
+class Written:
+    """What a loop writes: one token for each row at a time, until all rows have ended.
+
+    Args:
+        draft: The text, which this makes longer.
+        how: What ends it, what fills a row that has ended, and who gets the tokens.
+        record: What was kept so far, whose scores a criterion may look at.
+    """
+
+    def __init__(self, draft: Draft, how: Search, record: Record) -> None:
+        self.draft, self.how, self.record = draft, how, record
+        self.ended: Tensor | None = None  # [B], once a row may end before the others
+        self.worst: Tensor | None = None  # the lowest score that a token was chosen for
+
+    def is_over_after(self, scores: Tensor, tokens: Tensor) -> bool:
+        """Write the tokens that were chosen for these scores, [B] each; tell whether they are the last."""
+        draft, how = self.draft, self.how
+        if self.ended is not None and len(tokens) > 1:  # one row alone does not go on behind its end
+            tokens = torch.where(self.ended, padding(how.pad_token_id), tokens)  # [B]
+            scores = torch.where(self.ended, 0, scores)  # [B]
+        lowest = scores.detach().min()
+        self.worst = lowest if self.worst is None else torch.minimum(self.worst, lowest)
+        draft.append(tokens)
+        if how.streamer is not None:
+            how.streamer.put(tokens.cpu())
+        if how.criteria:
+            self.ended = ended_by_now(how, draft.text(how.own_code), self.record.scores, self.ended)  # [B]
+        return draft.length >= how.max_length or (self.ended is not None and bool(self.ended.all()))
+
+    def close(self) -> Tensor:
+        """Tell the streamer that nothing follows, and return the text, [B, T + new].
+
+        Raises:
+            InputError: some token was chosen for a score that is none.
+        """
+        if self.worst is not None:
+            check_choice(self.worst)
+        if self.how.streamer is not None:
+            self.how.streamer.end()
+        draft = self.draft
+        return draft.ids if draft.length == self.how.max_length else draft.text().clone()  # [B, T + new]
+
+
 def search(model: Any, prompt: Prompt, how: Search) -> Any:
     """Write on from a prompt, one token for every row at each step.
 
@@ -143,9 +189,8 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
     room = how.max_length - draft.length + draft.positions - 1  # the last token is never read
     if past is None and how.use_cache:
         past = GPT2Cache.empty(model.config, capacity=room)
-    ended: Tensor | None = None  # [B], once a row may end before the others
-    worst: Tensor | None = None  # the lowest score that a token was chosen for
     record = how.record or Record()
+    written = Written(draft, how, record)
     while True:
         outputs = step(model, prompt, draft, past, embeds, how)
         past = outputs.past_key_values
@@ -155,25 +200,12 @@ def search(model: Any, prompt: Prompt, how: Search) -> Any:
         if how.own_code:
             check_shape(scores, outputs.logits)
         record.add(scores, outputs)
-        best, tokens = choose(scores, how.sampled)  # [B] each
-        if ended is not None:
-            tokens = torch.where(ended, padding(how.pad_token_id), tokens)  # [B]
-            best = torch.where(ended, 0, best)  # [B]
-        lowest = best.detach().min()
-        worst = lowest if worst is None else torch.minimum(worst, lowest)
-        draft.append(tokens)
-        if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
-            embeds = torch.cat((embeds, model.get_input_embeddings()(tokens[:, None])), dim=1)  # [B, S, D]
-        if how.streamer is not None:
-            how.streamer.put(tokens.cpu())
-        if how.criteria:
-            ended = ended_by_now(how, draft.text(how.own_code), record.scores, ended)  # [B]
-        if draft.length >= how.max_length or (ended is not None and bool(ended.all())):
+        if written.is_over_after(*choose(scores, how.sampled)):
             break
-    check_choice(worst)
-    if how.streamer is not None:
-        how.streamer.end()
-    sequences = draft.ids if draft.length == how.max_length else draft.text().clone()  # [B, length]
+        if embeds is not None and past is None:  # without a cache, every step reads all embeddings again
+            last = draft.text()[:, -1:]  # [B, 1]
+            embeds = torch.cat((embeds, model.get_input_embeddings()(last)), dim=1)  # [B, S, D]
+    sequences = written.close()  # [B, T + new]
     if how.record is None:
         return sequences
     kind = SampleDecoderOnlyOutput if how.sampled else GreedySearchDecoderOnlyOutput
