@@ -182,8 +182,9 @@ def make_plan(
     refuse_unread(config, mode)
     positions = prompt_length if prompt_positions is None else prompt_positions
     max_length = _choose_max_length(config, prompt_length, positions, n_positions)
+    new_tokens = max_length - prompt_length
     _check_min_lengths(config, prompt_length, max_length)
-    _check_guidance(config, negative_positions, max_length - prompt_length, n_positions)
+    _check_guidance(config, negative_positions, new_tokens, n_positions)
     eos = end_tokens(config)
     reachable = tuple(i for i in eos if i < vocab_size)
     processors = processors_of(config, prompt_length, max_length, reachable, prefix_allowed_tokens_fn)
@@ -192,23 +193,12 @@ def make_plan(
         config,
         mode,
         rules=processors,
-        max_new_tokens=max_length - prompt_length,
+        max_new_tokens=new_tokens,
         vocab_size=vocab_size,
         prompts=prompts,
         streaming=streaming,
     )
-    stops: list[ends.Stop] = [ends.MaxLength(max_length)]
-    if eos:
-        stops.append(ends.EosTokens(eos))
-    if config.max_time is not None:
-        stops.append(ends.MaxTime(config.max_time))
-    if config.stop_strings is not None:
-        stops.append(ends.StopStrings(config.stop_strings))  # type: ignore[arg-type]  # made a tuple there
-    rows = batch_size * config.num_return_sequences
-    side_by_side = rows if beams is None else batch_size * max(config.num_return_sequences, beams.groups)
     sampled = bool(config.do_sample)
-    contrast = _contrast(config, mode, vocab_size)
-    assistance = _assistance(config, mode, rows)
     return GenerationPlan(
         mode=mode,
         sampled=sampled,
@@ -221,15 +211,15 @@ def make_plan(
         processors=processors,
         warpers=warpers_of(config) if sampled else (),
         renormalize=bool(config.renormalize_logits),
-        stops=tuple(stops),
+        stops=_stops(config, eos, max_length),
         eos_token_ids=eos,
-        pad_token_id=_choose_padding(config, eos, side_by_side, bool(reachable), vocab_size),
+        pad_token_id=_choose_padding(config, eos, beams, batch_size, vocab_size),
         use_cache=bool(config.use_cache),
         warnings=(*_warnings(config, max_length_given), *_unread(config, mode, assistant)),
         remarks=tuple(_remarks(config, eos, max_length_given)),
         beams=beams,
-        contrast=contrast,
-        assistance=assistance,
+        contrast=_contrast(config, mode, vocab_size),
+        assistance=_assistance(config, mode, batch_size),
         dola=_dola(config, n_layer, tied),
     )
 
@@ -304,9 +294,10 @@ def _contrast(config: GenerationConfig, mode: GenerationMode, vocab_size: int) -
     return contrast
 
 
-def _assistance(config: GenerationConfig, mode: GenerationMode, rows: int) -> Assistance | None:
+def _assistance(config: GenerationConfig, mode: GenerationMode, batch_size: int) -> Assistance | None:
     if mode is not GenerationMode.ASSISTED_GENERATION:
         return None
+    rows = batch_size * config.num_return_sequences
     if rows != 1:
         raise InputError(
             f"Assisted decoding writes one text at a time, but {rows} were asked for (prompts times "
@@ -328,14 +319,27 @@ def _dola(config: GenerationConfig, n_layer: int | None, tied: bool) -> tuple[in
     return dola_candidates(config.dola_layers, n_layer, tied)
 
 
-# ---------------------------------------------------------------------- padding and what to tell
+# ---------------------------------------------------------------------- ends, padding and what to tell
+
+
+def _stops(config: GenerationConfig, eos: tuple[int, ...], max_length: int) -> tuple[ends.Stop, ...]:
+    stops: list[ends.Stop] = [ends.MaxLength(max_length)]
+    if eos:
+        stops.append(ends.EosTokens(eos))
+    if config.max_time is not None:
+        stops.append(ends.MaxTime(config.max_time))
+    if config.stop_strings is not None:
+        stops.append(ends.StopStrings(config.stop_strings))  # type: ignore[arg-type]  # made a tuple there
+    return tuple(stops)
 
 
 def _choose_padding(
-    config: GenerationConfig, eos: tuple[int, ...], rows: int, may_end: bool, vocab_size: int
+    config: GenerationConfig, eos: tuple[int, ...], beams: Beams | None, batch_size: int, vocab_size: int
 ) -> int | None:
     pad = config.pad_token_id if config.pad_token_id is not None else (eos[0] if eos else None)
-    rows_end_apart = rows > 1 and (may_end or config.stop_strings is not None)
+    rows = batch_size * max(config.num_return_sequences, 1 if beams is None else beams.groups)
+    may_end = any(token < vocab_size for token in eos) or config.stop_strings is not None
+    rows_end_apart = rows > 1 and may_end
     if rows_end_apart and (pad is None or not 0 <= pad < vocab_size):
         raise InputError(
             f"Rows that end before the others are filled with `pad_token_id`, which is {pad}. Pass a token "
