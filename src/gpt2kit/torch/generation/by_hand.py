@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2kit.generation import GenerationConfig, GenerationPlan, make_plan
+from gpt2kit.generation import GenerationConfig, GenerationPlan
 from gpt2kit.generation.way import Contrast
 from gpt2kit.torch.generation.beams_by_hand import BeamsByHand
 from gpt2kit.torch.generation.contrastive import contrastive_search
-from gpt2kit.torch.generation.parts import criteria_of, record_of, refuse
+from gpt2kit.torch.generation.parts import criteria_of, plan_of, record_of, refuse
 from gpt2kit.torch.generation.processor import LogitsProcessorList
 from gpt2kit.torch.generation.prompt import Prompt
 from gpt2kit.torch.generation.scorer import BeamScorer
@@ -161,18 +161,9 @@ class SearchByHand(BeamsByHand):
         prompt = self._prompt(input_ids, model_kwargs, config)
         if scorer is not None:
             prompt = scorer.prompts_of(prompt)
-        plan = make_plan(
-            config,
-            prompt_length=prompt.ids.shape[1],
-            batch_size=prompt.ids.shape[0],
-            prompt_positions=prompt.positions,
-            n_positions=self.config.n_positions,
-            vocab_size=self.config.vocab_size,
-            max_length_given=True,
-        )
+        plan = plan_of(self, config, prompt, max_length_given=True)
         if scorer is not None:
             plan = replace(plan, beams=scorer.beams, returns=scorer.num_beam_hyps_to_keep)
-        prompt.check_places(plan.max_new_tokens, plan.n_positions)
         others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
         how = Search(
             max_length=plan.max_length,

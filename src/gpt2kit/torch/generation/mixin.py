@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import InputError
-from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan, make_plan
+from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan
 from gpt2kit.generation.order import end_tokens
 from gpt2kit.torch.generation.assisted import assisted_generation
 from gpt2kit.torch.generation.beams import beam_search
@@ -28,7 +28,7 @@ from gpt2kit.torch.generation.by_hand import SearchByHand
 from gpt2kit.torch.generation.contrastive import contrastive_search
 from gpt2kit.torch.generation.draft import check_assistant, drafter_of
 from gpt2kit.torch.generation.logits import LogitsProcessorList
-from gpt2kit.torch.generation.parts import criteria_of, processors_of, record_of, refuse, warpers_of
+from gpt2kit.torch.generation.parts import criteria_of, plan_of, processors_of, record_of, refuse, warpers_of
 from gpt2kit.torch.generation.processor import Setting
 from gpt2kit.torch.generation.prompt import Prompt, make_prompt
 from gpt2kit.torch.generation.search import Search, search, streaming
@@ -129,13 +129,10 @@ class GenerationMixin(SearchByHand):
             negative = self._negative(negative_prompt_ids, negative_prompt_attention_mask, prompt)
             if assistant_model is not None:
                 check_assistant(assistant_model, self)
-            plan = make_plan(
+            plan = plan_of(
+                self,
                 config,
-                prompt_length=prompt.ids.shape[1],
-                batch_size=prompt.ids.shape[0],
-                prompt_positions=prompt.positions,
-                n_positions=self.config.n_positions,
-                vocab_size=self.config.vocab_size,
+                prompt,
                 max_length_given=kwargs.get("max_length") is not None,
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 assistant=assistant_model is not None,
@@ -145,7 +142,6 @@ class GenerationMixin(SearchByHand):
                 n_layer=self.config.n_layer,
                 tied=self.config.tie_word_embeddings,
             )
-            prompt.check_places(plan.max_new_tokens, plan.n_positions)
             setting = Setting(prompt.ids, self, negative, plan.use_cache)
             how = Search(
                 max_length=plan.max_length,

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2kit.errors import InputError
-from gpt2kit.generation import GenerationConfig, GenerationPlan
+from gpt2kit.generation import GenerationConfig, GenerationPlan, make_plan
 from gpt2kit.generation.stops import EosTokens, StopStrings
 from gpt2kit.torch.generation.logits import LogitNormalization, LogitsProcessorList, processor_of
 from gpt2kit.torch.generation.processor import Setting
+from gpt2kit.torch.generation.prompt import Prompt
 from gpt2kit.torch.generation.record import Record
 from gpt2kit.torch.generation.stopping import (
     CRITERION_OF,
@@ -21,7 +22,29 @@ from gpt2kit.torch.generation.stopping import (
     StoppingCriteriaList,
 )
 
-__all__ = ["criteria_of", "processors_of", "record_of", "refuse", "warpers_of"]
+__all__ = ["criteria_of", "plan_of", "processors_of", "record_of", "refuse", "warpers_of"]
+
+
+def plan_of(model: Any, config: GenerationConfig, prompt: Prompt, **more: Any) -> GenerationPlan:
+    """Return what a model will do with a prompt, whose places are checked too.
+
+    Args:
+        model: The language model.
+        config: The options.
+        prompt: What the texts begin with.
+        **more: What else `make_plan` shall know.
+    """
+    plan = make_plan(
+        config,
+        prompt_length=prompt.ids.shape[1],
+        batch_size=prompt.ids.shape[0],
+        prompt_positions=prompt.positions,
+        n_positions=model.config.n_positions,
+        vocab_size=model.config.vocab_size,
+        **more,
+    )
+    prompt.check_places(plan.max_new_tokens, plan.n_positions)
+    return plan
 
 
 def processors_of(plan: GenerationPlan, setting: Setting, own: Sequence[Any]) -> LogitsProcessorList:
