@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
@@ -143,7 +144,7 @@ class QuestionAnsweringModelOutput(ModelOutput):
 
 
 def register(output_class: type[ModelOutput]) -> None:
-    """Make a class of outputs known to torch's trees, so that FSDP and export see its tensors."""
+    """Make a class of outputs known to torch's trees, for FSDP and export, and to the careful torch.load."""
 
     def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
         return list(output.values()), list(output.keys())
@@ -161,6 +162,7 @@ def register(output_class: type[ModelOutput]) -> None:
         serialized_type_name=f"{output_class.__module__}.{output_class.__qualname__}",
         flatten_with_keys_fn=flatten_with_keys,
     )
+    torch.serialization.add_safe_globals([output_class])
 
 
 for _output_class in (
@@ -182,3 +184,4 @@ pytree.register_pytree_node(
         None,
     ),
 )
+torch.serialization.add_safe_globals([GPT2Cache])

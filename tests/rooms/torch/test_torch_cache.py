@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +192,18 @@ def test_a_copy_and_a_pickle_hold_the_tensors_alone(model: Any) -> None:
         assert torch.equal(other[2][1], past[2][1])
         model(IDS[:, 3:4], past_key_values=other)
     assert past.get_seq_length() == 3
+
+
+@torch.no_grad()
+def test_a_cache_and_an_output_are_read_from_a_file_as_safely_as_tensors(model: Any, tmp_path: Path) -> None:
+    output = model(IDS, output_hidden_states=True)
+    torch.save(output, tmp_path / "output.pt")
+    again = torch.load(tmp_path / "output.pt")  # weights_only, torch's default
+    assert type(again) is type(output)
+    assert list(again) == list(output)
+    assert type(again.past_key_values) is GPT2Cache
+    assert torch.equal(again.past_key_values[2][1], output.past_key_values[2][1])
+    assert torch.equal(again.hidden_states[1], output.hidden_states[1])
 
 
 def test_torchs_trees_see_the_tensors_of_an_output() -> None:
