@@ -137,9 +137,7 @@ class GPT2DoubleHeadsModel(LanguageHead, GPT2PreTrainedModel):
             return_dict=True,
         )
         hidden_states = body.last_hidden_state  # [B, C, T, D]
-        logits, loss = self._scored(
-            hidden_states, labels, logits_to_keep, loss_chunk_size
-        )  # [B, C, T, V], []
+        logits, loss = self._scored(hidden_states, labels, logits_to_keep, loss_chunk_size)  # [B, C, T, V]
         mc_logits = self.multiple_choice_head(hidden_states, mc_token_ids).squeeze(-1)  # [B, C]
         mc_logits = tap(self, "mc_logits", mc_logits)  # [B, C]
         output = GPT2DoubleHeadsModelOutput(

@@ -29,10 +29,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def score_dtype(states: Tensor, upcast: bool) -> torch.dtype:
     """Return the dtype in which attention scores of these hidden states are computed."""
-    lower = autocast_dtype(states.device)
-    dtype = (
-        states.dtype if lower is None or states.dtype == torch.float64 else lower
-    )  # it leaves float64 alone
+    lower = None if states.dtype == torch.float64 else autocast_dtype(states.device)  # float64 is left alone
+    dtype = lower or states.dtype
     return torch.promote_types(dtype, torch.float32) if upcast else dtype
 
 

@@ -149,9 +149,7 @@ class GPT2Model(GPT2PreTrainedModel):
         past = arguments.past(past_key_values, B, self.h, self.wpe.weight.device)
         by_query = arguments.branches(attention_mask, input_shape)
         S = arguments.length(past.get_seq_length(), T, config.n_positions, by_query)
-        padding = arguments.padding(
-            attention_mask, B, S, T, by_query
-        )  # [B, S] or [B, T, S]; None hides nothing
+        padding = arguments.padding(attention_mask, B, S, T, by_query)  # [B, S] or [B, T, S]
         position_ids = arguments.positions(
             position_ids, padding, B, S, T, config.n_positions, self.wpe.weight.device
         )  # [B or 1, T]

@@ -71,11 +71,8 @@ class SequenceSummary(nn.Module):
             return hidden_states.mean(dim=-2)  # [*, D]
         if self.summary_type == "last" or cls_index is None:
             return hidden_states[..., -1, :]  # [*, D]
-        D = hidden_states.size(-1)
-        index = cls_index.to(hidden_states.device)[..., None, None].expand(
-            *cls_index.shape, 1, D
-        )  # [*, 1, D]
-        return hidden_states.gather(-2, index).squeeze(-2)  # [*, D]
+        index = cls_index.to(hidden_states.device)[..., None, None]  # [*, 1, 1]
+        return hidden_states.take_along_dim(index, dim=-2).squeeze(-2)  # [*, D]
 
 
 def check_summary_type(config: GPT2Config) -> None:
