@@ -371,12 +371,40 @@ def test_a_prefix_function_is_asked_about_living_beams_of_its_prompt(model: GPT2
         [53, 97, 1],
     )
     assert texts[1].tolist()[5:] == [59, 61, 97]
+    asked: set[tuple[int, ...]] = set()
+
+    def note(row: int, ids: Tensor) -> list[int]:
+        asked.add((row, *ids[5:].tolist()))
+        return trie(row, ids)
+
+    for sampled in (False, True):
+        torch.manual_seed(1)
+        model.generate(IDS, num_beams=3, do_sample=sampled, **(options | {"prefix_allowed_tokens_fn": note}))
+    texts_so_far = {(0,), (0, 41), (0, 53), (0, 41, 43), (0, 41, 47), (1,), (1, 59), (1, 59, 61)}
+    assert asked <= texts_so_far  # nothing about a text that has ended, or that is not allowed
     for sampled in (False, True):  # a row that has ended is not asked about
         torch.manual_seed(1)
         alone = model.generate(IDS, do_sample=sampled, **options)
         assert alone[1].tolist()[5:8] == [59, 61, 97]
     grouped = model.generate(IDS, num_beams=4, num_beam_groups=4, diversity_penalty=9.0, **options)
     assert 97 in grouped[0].tolist()
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_beam_that_may_not_go_on_is_dropped_where_scores_are_renormalized_too(
+    model: GPT2LMHeadModel, sampled: bool
+):
+    def dead_end(row: int, ids: Tensor) -> list[int]:
+        return [] if ids[-1] == 53 else [41, 53] if len(ids) == 5 else [43]
+
+    options = {
+        "num_beams": 2,
+        "do_sample": sampled,
+        "max_new_tokens": 3,
+        "prefix_allowed_tokens_fn": dead_end,
+    }
+    texts = model.generate(IDS, renormalize_logits=True, **options)
+    assert texts[:, 5:].tolist() == [[41, 43, 43]] * 2
 
 
 def test_a_prefix_function_gets_the_number_of_the_prompt(model: GPT2LMHeadModel):
@@ -404,6 +432,12 @@ def test_a_prefix_function_that_allows_nothing_is_refused_at_once(
     with pytest.raises(InputError, match=r"in row 1"):
         model.generate(IDS, max_new_tokens=9, prefix_allowed_tokens_fn=nothing, **options)
     assert max(steps) == 7
+
+
+def test_one_alternative_that_no_rule_bars_is_enough(model: GPT2LMHeadModel):
+    words = {"num_beams": 4, "force_words_ids": [[[13, 17], [19]]]}
+    texts = model.generate(IDS, max_new_tokens=9, suppress_tokens=[17], **words)
+    assert all(19 in text for text in texts[:, 5:].tolist())
 
 
 def test_more_texts_than_the_rules_leave_are_refused(model: GPT2LMHeadModel):

@@ -346,10 +346,10 @@ class ForceTokensLogitsProcessor(LogitsProcessor):
 
 
 class LogitNormalization(LogitsProcessor, LogitsWarper):
-    """Turn scores into log-probabilities."""
+    """Turn scores into log-probabilities; a row without a token that may come stays as it is."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return scores.log_softmax(dim=-1)  # [B, V]
+        return scores.log_softmax(dim=-1).masked_fill(scores == _NEVER, _NEVER)  # [B, V]
 
 
 # ---------------------------------------------------------------------- from rule to processor
