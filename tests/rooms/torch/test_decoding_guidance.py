@@ -252,6 +252,21 @@ def test_transition_scores_are_the_log_probabilities_of_the_text(model: GPT2LMHe
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+def test_transition_scores_of_beams_add_up_and_are_0_behind_the_end(model: GPT2LMHeadModel):
+    ask = {
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "length_penalty": 0.0,
+        "eos_token_id": list(range(50, 75)),
+    }
+    out = model.generate(IDS, max_new_tokens=7, **KEPT, **ask)
+    found = model.compute_transition_scores(out.sequences, out.scores, out.beam_indices)
+    behind = out.beam_indices[:, : found.shape[1]] < 0
+    assert behind.any()
+    assert not found[behind].any()
+    torch.testing.assert_close(found.sum(dim=1).float(), out.sequences_scores, rtol=0, atol=1e-5)
+
+
 def test_transition_scores_of_nothing_or_of_other_texts_are_refused(model: GPT2LMHeadModel):
     out = model.generate(IDS, max_new_tokens=3, **KEPT)
     with pytest.raises(InputError, match="output_scores=True"):

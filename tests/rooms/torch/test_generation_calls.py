@@ -408,6 +408,20 @@ def test_own_criteria_end_all_rows_or_some(model: GPT2LMHeadModel):
     assert text[0].tolist() == [*whole[0, :8].tolist(), 1, 1, 1, 1]
 
 
+class Done(LogitsProcessor):
+    """Bar every token for a text that ends in padding."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.masked_fill((input_ids[:, -1] == 1)[:, None], -float("inf"))
+
+
+@pytest.mark.parametrize("way", [{}, {"penalty_alpha": 0.6, "top_k": 3}])
+def test_scores_of_a_row_that_has_ended_are_not_looked_at(model: GPT2LMHeadModel, way: Any):
+    ask = {"stopping_criteria": [After(8, [True, False])], "max_new_tokens": 7, **way}
+    plain = model.generate(IDS, **ask)
+    assert torch.equal(model.generate(IDS, logits_processor=[Done()], **ask), plain)
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("way", ["greedy_search", "sample"])
 def test_gradients_flow_through_the_scores_of_a_search_by_hand(

@@ -352,9 +352,8 @@ class _BeamSearch:
                 check_choice(self.totals[row])
             if not pool.done and total > _NEVER and not self._add(pool, self.totals[row], row, None):
                 lacking.append((pool, total, row))
-        for pool, total, row in lacking:
-            if sum(text.fulfilled for text in pool.found) < self.plan.returns:
-                pool.add_spare(total, self.draft.length, self.draft.text()[row], self.history[row])
+        for pool, total, row in lacking:  # behind the others, whose place they must not take
+            pool.add_spare(total, self.draft.length, self.draft.text()[row], self.history[row])
 
     # ------------------------------------------------------------------ the next step
 

@@ -9,7 +9,7 @@ Dimensions: B rows of text, D n_embd, V vocabulary, C candidates.
 Source:
     Chuang et al. 2023, "DoLa: Decoding by Contrasting Layers Improves Factuality", sections 2 and 3;
     transformers v4.46, generation/utils.py, for what the paper leaves open: early layers are read by the
-    head alone, without the last layer norm, and a barred token keeps a baseline of -0.001.
+    head alone, without the last layer norm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from torch.nn import functional as F
 __all__ = ["contrast_layers"]
 
 _RELATIVE_TOP = 0.1  # tokens less likely than this times the likeliest are barred
-_BASELINE_OF_BARRED = -1e-3
 
 
 def contrast_layers(model: Any, outputs: Any, layers: Sequence[int]) -> Tensor:
@@ -45,8 +44,7 @@ def contrast_layers(model: Any, outputs: Any, layers: Sequence[int]) -> Tensor:
     baseline = early[0] if len(layers) == 1 else early[int(_divergence(last, early).argmax())]  # [B, V]
     mature, baseline = last.log_softmax(dim=-1), baseline.log_softmax(dim=-1)  # [B, V] each
     barred = mature < mature.amax(dim=-1, keepdim=True) + math.log(_RELATIVE_TOP)  # [B, V]
-    mature = mature.masked_fill(barred, -float("inf"))  # [B, V]
-    return mature - baseline.masked_fill(barred, _BASELINE_OF_BARRED)  # [B, V]
+    return (mature - baseline).masked_fill(barred, -float("inf"))  # [B, V]
 
 
 def _divergence(last: Tensor, early: Tensor) -> Tensor:

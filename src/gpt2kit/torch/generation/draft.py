@@ -76,11 +76,10 @@ class ModelDrafter:
         self.encoder = encoder or {}
         self.past: GPT2Cache | None = None
         self.read = 0  # tokens of the text that the last proposal began from
-        self.drafted = 0
 
     def propose(self, draft: Draft, most: int) -> Tensor:
         """Return up to `most` tokens that may follow the text, [1, n]."""
-        self.read, self.drafted = draft.length, 0
+        self.read = draft.length
         # The assistant may know fewer positions than the model; it reads all but the last token it drafts.
         most = min(most, int(self.count), self.model.config.n_positions - draft.length + 1)
         text = draft.text()  # [1, T]
@@ -91,7 +90,6 @@ class ModelDrafter:
             except InputError:  # a dead end, where no token may follow; the model may never go there
                 break
             text = torch.cat((text, token[:, None]), dim=1)  # [1, T + drafted]
-            self.drafted += 1
             if int(token) in self.eos_token_ids:
                 break
         return text[:, self.read :]  # [1, n]
@@ -118,9 +116,8 @@ class ModelDrafter:
 
     def learn(self, accepted: int) -> None:
         """Forget what was read of wrong tokens, and choose how many to draft next."""
-        if self.past is not None:
-            right = self.read + min(accepted, max(self.drafted - 1, 0))  # the last one drafted was never read
-            self.past = self.past.rewind(min(right, self.past.get_seq_length()))
+        if self.past is not None:  # which may lack the last drafted token: nothing came after it
+            self.past = self.past.rewind(min(self.read + accepted, self.past.get_seq_length()))
         if self.schedule != "constant":
             all_right = accepted == int(self.count)
             self.count = self.count + 2.0 if all_right else max(1.0, self.count - 1.0)
