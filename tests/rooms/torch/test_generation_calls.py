@@ -465,6 +465,14 @@ def test_a_streamer_learns_of_an_error_before_the_caller_does(model: GPT2LMHeadM
     assert listener.got == [caught.value]
 
 
+def test_a_reader_of_a_search_by_hand_is_told_what_was_refused(model: GPT2LMHeadModel):
+    streamer = TextIteratorStreamer(object(), timeout=5)
+    with pytest.raises(InputError, match="not used by the model"):
+        model.greedy_search(ONE, streamer=streamer, max_lenght=9)
+    with pytest.raises(InputError, match="not used by the model"):
+        next(iter(streamer))
+
+
 def test_a_reader_in_another_thread_does_not_hang_on_an_error(model: GPT2LMHeadModel):
     class Letters:
         def decode(self, token_ids: list[int], **kwargs: Any) -> str:

@@ -146,35 +146,37 @@ class SearchByHand(BeamsByHand):
         scorer: BeamScorer | None = None,
     ) -> Any:
         """Run a search whose rules the caller has made; options add ends, padding and what to keep."""
-        refuse(
-            kwargs.pop("synced_gpus", None), "synced_gpus", "a generation runs in one process. Leave it out"
-        )
         streamer = kwargs.pop("streamer", None)
-        model_kwargs = {name: value for name, value in kwargs.items() if name not in _OPTIONS_BY_HAND}
-        self._check_model_kwargs(model_kwargs)
-        config = GenerationConfig(max_length=None, num_return_sequences=1)
-        for name in _OPTIONS_BY_HAND:
-            default = getattr(self.generation_config, name)
-            setattr(config, name, default if kwargs.get(name) is None else kwargs[name])
-        given = StoppingCriteriaList(criteria or [])
-        config.max_length = given.max_length if max_length is None else max_length
-        prompt = self._prompt(input_ids, model_kwargs, config)
-        if scorer is not None:
-            prompt = scorer.prompts_of(prompt)
-        plan = plan_of(self, config, prompt, max_length_given=True)
-        if scorer is not None:
-            plan = replace(plan, beams=scorer.beams, returns=scorer.num_beam_hyps_to_keep)
-        others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
-        how = Search(
-            max_length=plan.max_length,
-            processors=processors,
-            sampled=sampled,
-            criteria=criteria_of(plan, None, others),
-            pad_token_id=plan.pad_token_id,
-            use_cache=plan.use_cache,
-            record=record_of(config),
-            streamer=streamer,
-            own_code=bool(processors or others),
-        )
         with streaming(streamer):
+            refuse(
+                kwargs.pop("synced_gpus", None),
+                "synced_gpus",
+                "a generation runs in one process. Leave it out",
+            )
+            model_kwargs = {name: value for name, value in kwargs.items() if name not in _OPTIONS_BY_HAND}
+            self._check_model_kwargs(model_kwargs)
+            config = GenerationConfig(max_length=None, num_return_sequences=1)
+            for name in _OPTIONS_BY_HAND:
+                default = getattr(self.generation_config, name)
+                setattr(config, name, default if kwargs.get(name) is None else kwargs[name])
+            given = StoppingCriteriaList(criteria or [])
+            config.max_length = given.max_length if max_length is None else max_length
+            prompt = self._prompt(input_ids, model_kwargs, config)
+            if scorer is not None:
+                prompt = scorer.prompts_of(prompt)
+            plan = plan_of(self, config, prompt, max_length_given=True)
+            if scorer is not None:
+                plan = replace(plan, beams=scorer.beams, returns=scorer.num_beam_hyps_to_keep)
+            others = [criterion for criterion in given if not isinstance(criterion, MaxLengthCriteria)]
+            how = Search(
+                max_length=plan.max_length,
+                processors=processors,
+                sampled=sampled,
+                criteria=criteria_of(plan, None, others),
+                pad_token_id=plan.pad_token_id,
+                use_cache=plan.use_cache,
+                record=record_of(config),
+                streamer=streamer,
+                own_code=bool(processors or others),
+            )
             return run(self, prompt, how, plan)
