@@ -14,26 +14,14 @@ import sys
 from pathlib import Path
 
 from checkpoint import SIZES, random_checkpoint
-from contest import OURS, THEIRS, Row, report, run_rounds, save
+from contest import OURS, THEIRS, Row, parser_of, report, run_rounds, save
 from peers import PINS, peer_python
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="124M", help="model (default: 124M)")
+    parser = parser_of(__doc__, SIZES, new_tokens=64, quick_tokens=16)
     parser.add_argument("--batch", type=int, default=4, help="prompts (default: 4)")
     parser.add_argument("--beams", type=int, default=4, help="beams of each (default: 4)")
-    parser.add_argument("--prompt-length", type=int, default=128, help="tokens of a prompt (default: 128)")
-    parser.add_argument("--new-tokens", type=int, default=64, help="tokens to write (default: 64)")
-    parser.add_argument("--repeats", type=int, default=5, help="processes for each library (default: 5)")
-    parser.add_argument(
-        "--inner-repeats", type=int, default=2, help="measurements in each process (default: 2)"
-    )
-    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
-    parser.add_argument(
-        "--quick", action="store_true", help="2 processes, 16 new tokens, 1 measurement in each"
-    )
-    parser.add_argument("--output", type=Path, help="write every measurement to this JSON file")
     return parser.parse_args()
 
 

@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -39,6 +40,32 @@ class Row:
     def ratio(self, ours: float, theirs: float) -> float:
         """Return how many times better ours is."""
         return ours / theirs if self.higher_is_better else theirs / ours
+
+
+def parser_of(
+    description: str | None, sizes: Iterable[str], new_tokens: int, quick_tokens: int
+) -> argparse.ArgumentParser:
+    """Return a parser of the options that every comparison of `generate` has.
+
+    Args:
+        description: What the script measures.
+        sizes: Checkpoints to choose from.
+        new_tokens: Tokens that are written by default.
+        quick_tokens: Tokens that `--quick` writes.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--size", choices=sizes, default="124M", help="size of the random checkpoint (default: 124M)")
+    add("--prompt-length", type=int, default=128, help="tokens of a prompt (default: 128)")
+    add("--new-tokens", type=int, default=new_tokens, help=f"tokens to write (default: {new_tokens})")
+    add("--repeats", type=int, default=5, help="processes for each library (default: 5)")
+    add("--inner-repeats", type=int, default=2, help="measurements in each process (default: 2)")
+    add("--threads", type=int, help="threads of PyTorch (default: its own choice)")
+    add("--quick", action="store_true", help=f"2 processes, {quick_tokens} new tokens, 1 measurement in each")
+    add("--output", type=Path, help="write every measurement to this JSON file")
+    return parser
 
 
 def run_rounds(pythons: dict[str, Path], rounds: int, task: dict[str, Any]) -> dict[str, list[Figures]]:
