@@ -16,7 +16,7 @@ from gpt2kit.atomic import atomic_write_text, make_folder
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.generation.mode import check_relations
 from gpt2kit.generation.order import end_tokens, processors_of, warpers_of
-from gpt2kit.generation.rule import check_real
+from gpt2kit.generation.rule import as_given, check_real
 from gpt2kit.generation.stops import MaxTime, StopStrings
 from gpt2kit.generation.way import check_way
 from gpt2kit.hub import HubOptions, locate
@@ -407,7 +407,7 @@ def _check_numbers(config: GenerationConfig) -> None:
         if getattr(config, name) is not None:
             check_real(name, getattr(config, name), math.isfinite, "a number")
     if config.stop_strings is not None:
-        StopStrings(config.stop_strings)  # type: ignore[arg-type]  # made a tuple there
+        StopStrings(as_given(config.stop_strings))
     # An end token may be given later, with the call; until then any will do.
     processors_of(config, prompt_length=1, max_length=config.max_length or 1, eos=end_tokens(config) or (0,))
     greedy_by_zero = not config.do_sample and config.temperature == 0  # the usual way to write "no sampling"

@@ -303,7 +303,8 @@ class ConstraintListState:
         found: list[int] = []
         for constraint in self.pending_constraints if begun is None else [begun]:
             advice = constraint.advance()
-            found.extend([advice] if isinstance(advice, Integral) else advice or ())  # type: ignore[arg-type]
+            if advice is not None:
+                found.extend(advice if isinstance(advice, Iterable) else [advice])
         return found or None
 
     def reset(self, token_ids: Iterable[int] | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2kit.errors import InputError
 from gpt2kit.generation import rules as r
 from gpt2kit.generation import stops as ends
+from gpt2kit.generation.rule import as_given
 
 if TYPE_CHECKING:
     from gpt2kit.generation.config import GenerationConfig
@@ -27,7 +28,7 @@ def processors_of(
     if config.guidance_scale not in (None, 1):
         found.append(r.Guidance(config.guidance_scale))
     if config.sequence_bias is not None:
-        found.append(r.SequenceBias(config.sequence_bias))  # type: ignore[arg-type]  # checked there
+        found.append(r.SequenceBias(as_given(config.sequence_bias)))
     if config.num_beams > 1 and config.num_beam_groups > 1 and config.diversity_penalty:
         found.append(r.HammingDiversity(config.diversity_penalty, config.num_beams, config.num_beam_groups))
     if config.encoder_repetition_penalty not in (None, 1.0):
@@ -37,7 +38,7 @@ def processors_of(
     if config.no_repeat_ngram_size not in (None, 0):
         found.append(r.NoRepeatNGram(config.no_repeat_ngram_size))
     if config.bad_words_ids is not None:
-        found.append(r.NoBadWords(config.bad_words_ids, eos))  # type: ignore[arg-type]  # made tuples there
+        found.append(r.NoBadWords(as_given(config.bad_words_ids), eos))
     if config.min_length is not None and config.min_length > 0 and eos:
         found.append(r.MinLength(config.min_length, eos))
     if config.min_new_tokens and eos:
@@ -47,18 +48,18 @@ def processors_of(
     if config.forced_bos_token_id is not None:
         found.append(r.ForcedBOS(config.forced_bos_token_id))
     if config.forced_eos_token_id is not None:
-        found.append(r.ForcedEOS(max_length, config.forced_eos_token_id))  # type: ignore[arg-type]
+        found.append(r.ForcedEOS(max_length, as_given(config.forced_eos_token_id)))
     if config.remove_invalid_values:
         found.append(r.RemoveInvalid())
     if config.exponential_decay_length_penalty is not None:
         found.append(_decay(config.exponential_decay_length_penalty, eos, prompt_length))
     if config.suppress_tokens is not None:
-        found.append(r.SuppressTokens(config.suppress_tokens))  # type: ignore[arg-type]
+        found.append(r.SuppressTokens(as_given(config.suppress_tokens)))
     if config.begin_suppress_tokens is not None:
         begin = _begin_index(config, prompt_length)
-        found.append(r.SuppressTokensAtBegin(config.begin_suppress_tokens, begin))  # type: ignore[arg-type]
+        found.append(r.SuppressTokensAtBegin(as_given(config.begin_suppress_tokens), begin))
     if config.forced_decoder_ids is not None:
-        found.append(r.ForceTokens(config.forced_decoder_ids))  # type: ignore[arg-type]
+        found.append(r.ForceTokens(as_given(config.forced_decoder_ids)))
     return tuple(found)
 
 
@@ -94,7 +95,7 @@ def end_tokens(config: GenerationConfig) -> tuple[int, ...]:
     """Return the end tokens as a tuple; empty where the options name none."""
     if config.eos_token_id is None:
         return ()
-    return ends.EosTokens(config.eos_token_id).eos_token_ids  # type: ignore[arg-type]  # made a tuple there
+    return ends.EosTokens(as_given(config.eos_token_id)).eos_token_ids
 
 
 def _decay(given: object, eos: tuple[int, ...], prompt_length: int) -> r.ExponentialDecay:
@@ -116,7 +117,7 @@ def _begin_index(config: GenerationConfig, prompt_length: int) -> int:
     if prompt_length <= 1 and config.forced_bos_token_id is not None:
         index += 1
     if config.forced_decoder_ids:
-        index += r.ForceTokens(config.forced_decoder_ids).force_token_map[-1][0]  # type: ignore[arg-type]
+        index += r.ForceTokens(as_given(config.forced_decoder_ids)).force_token_map[-1][0]
     return index
 
 

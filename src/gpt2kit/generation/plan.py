@@ -17,6 +17,7 @@ from gpt2kit.generation import stops as ends
 from gpt2kit.generation.beams import Beams, plan_beams
 from gpt2kit.generation.mode import TEXT_OF_MODE, GenerationMode, choose_mode, refuse_unread
 from gpt2kit.generation.order import check_vocabulary, end_tokens, processors_of, warpers_of
+from gpt2kit.generation.rule import as_given
 from gpt2kit.generation.way import Assistance, Contrast, dola_candidates
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def _stops(config: GenerationConfig, eos: tuple[int, ...], max_length: int) -> t
     if config.max_time is not None:
         stops.append(ends.MaxTime(config.max_time))
     if config.stop_strings is not None:
-        stops.append(ends.StopStrings(config.stop_strings))  # type: ignore[arg-type]  # made a tuple there
+        stops.append(ends.StopStrings(as_given(config.stop_strings)))
     return tuple(stops)
 
 

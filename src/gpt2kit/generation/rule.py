@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from gpt2kit.errors import InputError
 
-__all__ = ["Rule", "biases", "check_integer", "check_real", "tokens", "words"]
+__all__ = ["Rule", "as_given", "biases", "check_integer", "check_real", "tokens", "words"]
 
 
 # ---------------------------------------------------------------------- checks of single values
@@ -67,6 +67,11 @@ def biases(given: object) -> Mapping[tuple[int, ...], float]:
             f"but is {given!r}."
         )
     return found
+
+
+def as_given(value: object) -> Any:
+    """Return an option as the user wrote it: rules and stops check it themselves and make tuples of lists."""
+    return value
 
 
 # ---------------------------------------------------------------------- what a rule is
