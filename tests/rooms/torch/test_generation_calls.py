@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from cases import CASES, random_checkpoint, tiny_config
 from gpt2kit.errors import InputError, LengthError
-from gpt2kit.generation import BaseStreamer, GenerationConfig, TextIteratorStreamer
+from gpt2kit.generation import GenerationConfig
 from gpt2kit.torch import GPT2Cache, GPT2LMHeadModel, set_seed
 from gpt2kit.torch.generation.logits import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper
 from gpt2kit.torch.generation.record import GreedySearchDecoderOnlyOutput, SampleDecoderOnlyOutput
@@ -32,22 +31,6 @@ def build(**changes: Any) -> GPT2LMHeadModel:
 @pytest.fixture(scope="module")
 def model() -> GPT2LMHeadModel:
     return build()
-
-
-class Listener(BaseStreamer):
-    """Keep what a streamer gets."""
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-
-    def put(self, value: Any) -> None:
-        self.got.append(value.tolist())
-
-    def end(self) -> None:
-        self.got.append("end")
-
-    def fail(self, error: BaseException) -> None:
-        self.got.append(error)
 
 
 # ---------------------------------------------------------------------- the same text by every way
@@ -450,49 +433,6 @@ def test_one_text_alone_needs_no_padding_token_whatever_may_end_it(model: GPT2LM
 
 def test_time_ends_the_text_after_the_token_being_made(model: GPT2LMHeadModel):
     assert model.generate(IDS, max_time=1e-9, max_new_tokens=20).shape == (2, 6)
-
-
-def test_a_streamer_gets_the_prompt_then_every_token(model: GPT2LMHeadModel):
-    listener = Listener()
-    text = model.generate(IDS, streamer=listener, max_new_tokens=3)
-    assert listener.got == [IDS.tolist(), *text[:, 5:].T.tolist(), "end"]
-
-
-def test_a_streamer_learns_of_an_error_before_the_caller_does(model: GPT2LMHeadModel):
-    listener = Listener()
-    with pytest.raises(LengthError) as caught:
-        model.generate(IDS, streamer=listener, max_new_tokens=99)
-    assert listener.got == [caught.value]
-
-
-def test_a_reader_of_a_search_by_hand_is_told_what_was_refused(model: GPT2LMHeadModel):
-    streamer = TextIteratorStreamer(object(), timeout=5)
-    with pytest.raises(InputError, match="not used by the model"):
-        model.greedy_search(ONE, streamer=streamer, max_lenght=9)
-    with pytest.raises(InputError, match="not used by the model"):
-        next(iter(streamer))
-
-
-def test_a_reader_in_another_thread_does_not_hang_on_an_error(model: GPT2LMHeadModel):
-    class Letters:
-        def decode(self, token_ids: list[int], **kwargs: Any) -> str:
-            return "".join(chr(200 + i) for i in token_ids)
-
-    streamer = TextIteratorStreamer(Letters(), timeout=30)
-    failures: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            model.generate(ONE, streamer=streamer, max_new_tokens=3, logits_processor=[Only(500)])
-        except IndexError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    with pytest.raises(IndexError):
-        list(streamer)
-    thread.join()
-    assert len(failures) == 1
 
 
 # ---------------------------------------------------------------------- what is refused
