@@ -1,0 +1,17 @@
+"""GPT-2 in JAX and Flax (Linen)."""
+
+from __future__ import annotations
+
+from gpt2kit.errors import MissingDependencyError
+
+try:
+    import flax as _flax  # noqa: F401  # only to know that they are there
+    import jax as _jax  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name not in ("flax", "jax", "jaxlib"):
+        raise
+    raise MissingDependencyError(
+        "This part of gpt2kit needs JAX and Flax, which are not installed: pip install 'gpt2kit[flax]'"
+    ) from None
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""Generation in Flax: `generate` as one compiled program."""
