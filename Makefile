@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+ALONE  := $(VENV)-flax
 COMPANIONS := $(VENV)-companions
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test companions check format bench golden wheel clean
+.PHONY: help demo test alone companions check format bench golden wheel clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +18,14 @@ demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model wr
 
 test: $(VENV)/.dev ## install what the tests need and run them all
 	@$(BIN)/python -m pytest
+
+# What a test there needs PyTorch for is skipped; `make test` has run it.
+alone: $(ALONE)/.ready ## test the Flax room where neither PyTorch nor TensorFlow is installed
+	@$(ALONE)/bin/python -c 'from importlib.util import find_spec; found = [name for name in ("torch", "tensorflow", "keras", "transformers") if find_spec(name)]; assert not found, f"installed in $(ALONE): {found}"'
+	@$(ALONE)/bin/python -m pytest tests/rooms/flax tests/agreement tests/contracts \
+		tests/apps/test_cli_*.py tests/apps/test_train_*.py tests/apps/test_hub_models.py tests/apps/test_pocket.py \
+		tests/docs/test_page_code.py tests/docs/test_docs_src.py \
+		tests/unit/test_checkpoint_*.py tests/unit/test_tokenization_batch.py
 
 companions: $(COMPANIONS)/.ready ## test with lm-evaluation-harness, PEFT and accelerate, in an environment of its own
 	@$(COMPANIONS)/bin/python -m pytest tests/apps/test_harness.py tests/rooms/torch/test_torch_companions.py
@@ -58,6 +67,13 @@ $(VENV)/.torch: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.torch
 	@echo "Installing what development needs into $(VENV) ..."
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(ALONE)/.ready: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing gpt2kit and Flax, and nothing of PyTorch, into $(ALONE) ..."
+	@$(PYTHON) -m venv $(ALONE)
+	@$(ALONE)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		--editable '.[flax,test]'
 	@touch $@
 
 $(COMPANIONS)/.ready: $(VENV)/.python pyproject.toml constraints.txt
