@@ -291,6 +291,18 @@ def test_a_run_for_several_devices_is_refused_until_the_loop_can_share_it(text, 
         Trainer(run)
 
 
+def test_the_loop_of_another_framework_is_refused(text, tmp_path):
+    with pytest.raises(TrainingError, match=r"take gpt2kit\.flax\.training\.Trainer, or start .*'torch'"):
+        Trainer(make(text, tmp_path / "run", framework="flax"))
+
+
+def test_a_run_keeps_its_framework(text, tmp_path):
+    trainer = Trainer(make(text, tmp_path / "run"))
+    trainer.fit(lambda: True)
+    with pytest.raises(TrainingError, match="framework is 'torch', not 'flax'"):
+        resume(tmp_path / "run", {"framework": "flax"})
+
+
 def test_resuming_refuses_other_settings_other_text_and_other_shards(text, tmp_path):
     trainer = Trainer(make(text, tmp_path / "run"))
     trainer.fit(StopAt(trainer, 3))

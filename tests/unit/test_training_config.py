@@ -106,3 +106,15 @@ def test_a_training_json_that_is_none_is_refused(tmp_path, content, named):
 
 def test_changes_names_what_differs():
     assert TrainingConfig(seed=1).changes({"seed": 2, "batch_size": 8}) == {"seed": (1, 2)}
+
+
+def test_the_framework_of_a_run_from_before_there_were_two_is_torch(tmp_path):
+    content = dataclasses.asdict(TrainingConfig(steps=7))
+    del content["framework"]
+    (tmp_path / "training.json").write_text(json.dumps(content))
+    assert TrainingConfig.load(tmp_path / "training.json") == TrainingConfig(steps=7, framework="torch")
+
+
+def test_an_unknown_framework_is_refused():
+    with pytest.raises(TrainingError, match="framework must be one of torch, flax, got 'keras'"):
+        TrainingConfig(framework="keras")

@@ -1,7 +1,8 @@
 """Training, the part that every room shares: settings, text, token shards, order, schedule, record.
 
-Read in this order: config.py, text.py, data.py, order.py, schedule.py, evaluate.py, record.py, run.py. No
-framework is imported here; a room's own `training.py` holds the loop (`gpt2kit.torch.training`).
+Read in this order: config.py, text.py, data.py, order.py, schedule.py, evaluate.py, record.py, run.py,
+loop.py. No framework is imported here; a room's own `training.py` fills the loop with tensors
+(`gpt2kit.torch.training`, `gpt2kit.flax.training`).
 
 Names are looked up when they are first used (PEP 562): the command line reads its options from
 `gpt2kit.training.config`, and its help should not wait for NumPy and the tokenizers.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpt2kit.training.data import fingerprint as fingerprint
     from gpt2kit.training.data import prepare as prepare
     from gpt2kit.training.evaluate import Evaluation as Evaluation
+    from gpt2kit.training.loop import TrainingLoop as TrainingLoop
     from gpt2kit.training.order import BlockOrder as BlockOrder
     from gpt2kit.training.record import Metrics as Metrics
     from gpt2kit.training.record import Observer as Observer
@@ -33,6 +35,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "gpt2kit.training.config": ("TrainingConfig",),
     "gpt2kit.training.data": ("Recipe", "TokenData", "TokenShards", "fingerprint", "prepare"),
     "gpt2kit.training.evaluate": ("Evaluation",),
+    "gpt2kit.training.loop": ("TrainingLoop",),
     "gpt2kit.training.order": ("BlockOrder",),
     "gpt2kit.training.record": ("Metrics", "Observer", "RunFolder"),
     "gpt2kit.training.run": ("Run", "resume", "start"),

@@ -76,7 +76,8 @@ class TrainingConfig:
         None, "Dropout of the attention weights alone; 0 is faster. Without it: as --dropout.", "Model"
     )
 
-    # How long, and in what portions.
+    # By what, how long, and in what portions.
+    framework: Literal["torch", "flax"] = _option("torch", "What computes: torch or flax.", "Run")
     steps: int | None = _option(None, "Optimizer steps. Without it: as many as --epochs makes.", "Run")
     epochs: float | None = _option(None, "Times through the text, where --steps is not given (1).", "Run")
     batch_size: int = _option(8, "Sequences in one forward pass.", "Run")
@@ -88,7 +89,7 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16"] = _option(
         "fp32", "fp32, or bf16: products in bfloat16, weights in float32.", "Run"
     )
-    device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps.", "Run")
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1; mps with torch, tpu with flax.", "Run")
     # Measured at 1024: no slower than the whole, in fp32 and bf16; 128 made products too thin to be fast.
     loss_chunk_size: int = _option(
         1024,
@@ -140,7 +141,7 @@ class TrainingConfig:
         for name in ("learning_rate", "epsilon", "epochs"):
             self._check_number(name, 0.0, math.inf, above_bottom=True)
         kinds = get_type_hints(TrainingConfig)
-        for name in ("precision", "save_dtype"):
+        for name in ("framework", "precision", "save_dtype"):
             choices = get_args(kinds[name])
             if getattr(self, name) not in choices:
                 raise TrainingError(

@@ -1,6 +1,6 @@
 """One training run, decided down to the last number before a framework is touched.
 
-A room takes a `Run` and trains: `gpt2kit.torch.training.Trainer(run).fit()`.
+The room that its settings name takes a `Run` and trains: `gpt2kit.torch.training.Trainer(run).fit()`.
 """
 
 from __future__ import annotations
