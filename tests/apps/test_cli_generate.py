@@ -367,7 +367,7 @@ def test_quiet_says_nothing_on_stderr(generate):
 
 def test_the_text_is_written_as_it_comes(generate, monkeypatch):
     pieces = []
-    monkeypatch.setattr("gpt2kit.cli.writer.write", pieces.append)
+    monkeypatch.setattr("gpt2kit.cli.printer.write", pieces.append)
     generate("a", "--max-new-tokens", "9", "--suppress-tokens", str(EOS))
     assert len(pieces) > 3
 

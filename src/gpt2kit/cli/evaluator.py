@@ -17,7 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt2kit.cli.console import stderr
-from gpt2kit.cli.writer import choose_device
+from gpt2kit.cli.torch.runner import choose_device
 from gpt2kit.errors import InputError
 from gpt2kit.evaluation import (
     Likelihood,

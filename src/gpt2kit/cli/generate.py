@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt2kit.cli.console import note, read_utf8, stderr
+from gpt2kit.cli.framework import Framework
 from gpt2kit.cli.option import with_generation_options
 
 __all__ = ["Dtype", "generate"]
@@ -53,6 +54,9 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed draws the same text.", show_default="random")
     ] = None,
+    framework: Annotated[
+        Framework, typer.Option(help="What computes: torch (PyTorch), or flax (JAX).")
+    ] = Framework.torch,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a CUDA device where there is one, or the CPU.")
     ] = "auto",
@@ -85,11 +89,11 @@ def generate(
         if model == POCKET and not quiet:
             note(f"no prompt was given: going on with {POCKET_PROMPT!r}")
     with loading(model, quiet):
-        import gpt2kit.torch  # noqa: F401  # first, because it knows what to say where there is no PyTorch
         from gpt2kit.cli.writer import Writer
 
         writer = Writer.load(
             model,
+            framework=framework,
             revision=revision,
             device=device,
             dtype=dtype.value,
@@ -133,7 +137,7 @@ def _without_frame(text: str) -> str:
 
 @contextmanager
 def loading(model: str, quiet: bool) -> Iterator[None]:
-    """Turn a spinner on stderr while PyTorch and the model are loaded, where somebody can see it."""
+    """Turn a spinner on stderr while a framework and the model are loaded, where somebody can see it."""
     if quiet or not stderr.is_terminal:
         yield
     else:

@@ -1,0 +1,80 @@
+"""The frameworks that a command can compute with: one table, and the one door into a room.
+
+A command names what it needs of a framework (`part`), and only then is the framework imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gpt2kit.errors import MissingDependencyError
+
+__all__ = ["ROOMS", "Framework", "Room", "part"]
+
+
+class Framework(StrEnum):
+    """What `--framework` takes."""
+
+    torch = "torch"
+    flax = "flax"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the command line knows of a room before it enters it.
+
+    Attributes:
+        name: As people call the framework.
+        libraries: What has to be installed, as Python imports it.
+        environment: Variables that are set before the framework is imported, where the user set none.
+    """
+
+    name: str
+    libraries: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def installed(self) -> bool:
+        """Tell whether everything is there, without importing it."""
+        return all(importlib.util.find_spec(library) is not None for library in self.libraries)
+
+
+ROOMS: dict[Framework, Room] = {
+    Framework.torch: Room("PyTorch", ("torch",)),
+    Framework.flax: Room(
+        "JAX",
+        ("jax", "flax"),
+        {
+            "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA talks to itself on stderr; what fails is raised all the same
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # take of a GPU what one text needs, not three quarters
+        },
+    ),
+}
+
+
+def part(framework: Framework, name: str) -> Any:
+    """Enter a room, and return the module `cli/<framework>/<name>.py`.
+
+    Raises:
+        MissingDependencyError: The framework is not installed; the message says how to install it, and which
+            other one is there.
+    """
+    for variable, value in ROOMS[framework].environment.items():
+        os.environ.setdefault(variable, value)
+    try:
+        importlib.import_module(
+            f"gpt2kit.{framework.value}"
+        )  # first: it knows what to say where it is missing
+    except MissingDependencyError as error:
+        others = [other for other in Framework if other is not framework and ROOMS[other].installed()]
+        hints = "".join(
+            f". {ROOMS[other].name} is installed: --framework {other.value} computes with it"
+            for other in others
+        )
+        raise MissingDependencyError(f"{error}{hints}") from None
+    return importlib.import_module(f"gpt2kit.cli.{framework.value}.{name}")
