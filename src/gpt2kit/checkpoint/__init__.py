@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, match_names
-from gpt2kit.checkpoint.formats import StoredTensor
+from gpt2kit.checkpoint.formats import RawTensor, StoredTensor
 from gpt2kit.checkpoint.layout import HEADS, Head, TensorSpec, head_of, parameter_counts, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
-from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
+from gpt2kit.checkpoint.write import save_flax, save_safetensors, save_shards
 
 __all__ = [
     "HEADS",
@@ -22,6 +22,7 @@ __all__ = [
     "match_names",
     "open_checkpoint",
     "parameter_counts",
+    "save_flax",
     "save_safetensors",
     "save_shards",
     "tensor_specs",

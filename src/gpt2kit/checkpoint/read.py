@@ -1,33 +1,44 @@
-"""Find the weights of a model and read them: one file or many, safetensors or PyTorch's own format."""
+"""Find the weights of a model and read them: one file or many; safetensors, PyTorch's format or Flax's."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from gpt2kit.checkpoint.flax_names import official_name
 from gpt2kit.checkpoint.formats import StoredTensor, TensorFile
+from gpt2kit.checkpoint.formats.flax_msgpack import FlaxMsgpackFile
 from gpt2kit.checkpoint.formats.pytorch_bin import PyTorchBinFile
 from gpt2kit.checkpoint.formats.safetensors_file import SafetensorsFile
 from gpt2kit.checkpoint.formats.tensor_file import DTYPES
 from gpt2kit.errors import CheckpointError, FileNotInRepositoryError, InputError
 from gpt2kit.hub import HubOptions, find_folder, locate, locate_optional
 
-__all__ = ["BIN_NAME", "SAFETENSORS_NAME", "Checkpoint", "open_checkpoint"]
+__all__ = ["BIN_NAME", "FLAX_NAME", "SAFETENSORS_NAME", "Checkpoint", "Format", "open_checkpoint"]
 
 SAFETENSORS_NAME = "model.safetensors"
 BIN_NAME = "pytorch_model.bin"
+FLAX_NAME = "flax_model.msgpack"
 INDEX_SUFFIX = ".index.json"
-_FOREIGN = {
-    "tf_model.h5": "TensorFlow",
-    "flax_model.msgpack": "Flax",
-    "model.ckpt.index": "OpenAI's TensorFlow",
+Format = Literal["safetensors", "pytorch", "flax"]
+_NAME_OF: dict[Format, str] = {"safetensors": SAFETENSORS_NAME, "pytorch": BIN_NAME, "flax": FLAX_NAME}
+_FORMAT_OF: dict[str, Format] = {
+    ".safetensors": "safetensors",
+    ".bin": "pytorch",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".msgpack": "flax",
 }
+# What a model takes only when it is asked to, as in 4.34.
+_ASKED_BY: dict[Format, str] = {"pytorch": "from_pt=True", "flax": "from_flax=True"}
+_FOREIGN = {"tf_model.h5": "TensorFlow", "model.ckpt.index": "OpenAI's TensorFlow"}
+_POINTER = b"version https://git-lfs"  # how the file that Git LFS puts in place of a large one begins
 
 
 class Checkpoint(Mapping[str, StoredTensor]):
@@ -105,6 +116,35 @@ class Checkpoint(Mapping[str, StoredTensor]):
         # bfloat16 is the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
 
+    def read_reversed_into(self, name: str, target: np.ndarray[Any, Any]) -> None:
+        """Read a tensor with its axes reversed, as Flax keeps a kernel, into an array that is there already.
+
+        Values that lie so in the file are read straight into place; others take a detour through one tensor.
+
+        Args:
+            name: The tensor's name in the file.
+            target: C-contiguous, of the tensor's shape reversed and of its size of values.
+
+        Raises:
+            InputError: The array has another shape.
+            CheckpointError: The file ends too early.
+        """
+        stored, wanted = self[name], self[name].nbytes
+        if target.shape != stored.shape[::-1] or target.nbytes != wanted or not target.flags.c_contiguous:
+            raise InputError(
+                f"The array for {name} must be contiguous and of shape {list(stored.shape[::-1])} with "
+                f"{wanted} bytes, but it is of shape {list(target.shape)} with {target.nbytes} bytes."
+            )
+        file = self._home[name]
+        if not wanted or (
+            isinstance(file, FlaxMsgpackFile)
+            and file.read_reversed_into(name, target.reshape(-1).view(np.uint8).data)
+        ):
+            return
+        values = np.empty(stored.shape, target.dtype)
+        self.read_into(name, values)
+        np.copyto(target, values.T)
+
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
@@ -128,17 +168,20 @@ def open_checkpoint(
     *,
     use_safetensors: bool | None = None,
     variant: str | None = None,
+    formats: Sequence[Format] = ("safetensors", "pytorch"),
 ) -> Checkpoint:
     """Open the weights of a folder, a name on the hub, or a single file.
 
     In a folder or repository the first of these is taken: model.safetensors, model.safetensors.index.json,
-    pytorch_model.bin, pytorch_model.bin.index.json.
+    pytorch_model.bin, pytorch_model.bin.index.json. A flax_model.msgpack, or its index, is opened where
+    `formats` asks for it; its tensors have official names and axes.
 
     Args:
         name_or_path: Folder, name, or a file of weights or index.
         options: Revision, cache, token, subfolder and so on.
-        use_safetensors: True for safetensors only, False for PyTorch's own format only.
+        use_safetensors: True for safetensors only, False for the other formats only.
         variant: A word in the file names, "fp16" for model.fp16.safetensors.
+        formats: What may be opened, in the order of the search.
 
     Returns:
         The open checkpoint; nothing but names, dtypes and shapes has been read.
@@ -150,22 +193,20 @@ def open_checkpoint(
     options = options or HubOptions()
     path = Path(name_or_path)
     if path.is_file():
+        _refuse_format(path, formats)
         return _open_path(path, path.parent, HubOptions())
     candidates = [
-        _with_variant(name + suffix, variant)
-        for name, wanted in (
-            (SAFETENSORS_NAME, use_safetensors is not False),
-            (BIN_NAME, use_safetensors is not True),
-        )
+        _with_variant(_NAME_OF[kind] + suffix, variant)
+        for kind in formats
         for suffix in ("", INDEX_SUFFIX)
-        if wanted
+        if use_safetensors is None or use_safetensors is (kind == "safetensors")
     ]
     for candidate in candidates:
         _refuse_folder(name_or_path, candidate, options)
         found = locate_optional(name_or_path, candidate, options)
         if found is not None:
             return _open_path(found, name_or_path, options)
-    raise FileNotInRepositoryError(_describe_no_weights(name_or_path, candidates, options))
+    raise FileNotInRepositoryError(_describe_no_weights(name_or_path, candidates, formats, options))
 
 
 def _open_path(path: Path, place: str | os.PathLike[str], options: HubOptions) -> Checkpoint:
@@ -185,27 +226,48 @@ def _open_path(path: Path, place: str | os.PathLike[str], options: HubOptions) -
         checkpoint = Checkpoint(shards)
         by_name = {shard.path.name: shard for shard in shards}
         for name, shard in weight_map.items():
-            if name not in by_name[Path(shard).name].tensors:
+            file = by_name[Path(shard).name]
+            official = official_name(name.split("/")) if isinstance(file, FlaxMsgpackFile) else name
+            if official not in file.tensors:
                 raise CheckpointError(
                     f"{path} says that the tensor {name} is in {shard}, and it is not. "
                     "Index and files are of two different saves: download or save the model again."
                 )
     except BaseException:
-        for file in shards:
-            file.close()
+        for open_file in shards:
+            open_file.close()
         raise
     return checkpoint
 
 
 def _open_file(path: Path) -> TensorFile:
     """Open one file of weights by the kind that its name tells."""
-    if path.stat().st_size == 0:
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if not start:
         raise CheckpointError(f"{path} is empty. Download or save it again.")
-    if path.suffix == ".safetensors":
+    if start == _POINTER:
+        raise CheckpointError(
+            f"{path} only points to a file that Git LFS keeps. Run `git lfs pull` in its folder."
+        )
+    kind = _FORMAT_OF.get(path.suffix)
+    if kind == "safetensors":
         return SafetensorsFile(path)
-    if path.suffix in (".bin", ".pt", ".pth"):
+    if kind == "pytorch":
         return PyTorchBinFile(path)
-    raise CheckpointError(f"{path} is of no known format. Known are .safetensors, .bin, .pt and .pth.")
+    if kind == "flax":
+        return FlaxMsgpackFile(path)
+    raise CheckpointError(f"{path} is of no known format. Known are {', '.join(_FORMAT_OF)}.")
+
+
+def _refuse_format(path: Path, formats: Sequence[Format]) -> None:
+    """Refuse a file of a format that the caller did not ask for."""
+    kind = _FORMAT_OF.get(Path(path.name.removesuffix(INDEX_SUFFIX)).suffix)
+    if kind is not None and kind not in formats:
+        way_out = f"Pass {_ASKED_BY[kind]}." if kind in _ASKED_BY else "Open it without from_flax or from_pt."
+        raise CheckpointError(
+            f"{path} has weights in the format of {kind}, which was not asked for. {way_out}"
+        )
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -245,14 +307,22 @@ def _refuse_folder(name_or_path: str | os.PathLike[str], candidate: str, options
 
 
 def _describe_no_weights(
-    name_or_path: str | os.PathLike[str], candidates: list[str], options: HubOptions
+    name_or_path: str | os.PathLike[str],
+    candidates: Sequence[str],
+    formats: Sequence[Format],
+    options: HubOptions,
 ) -> str:
     """Say what was looked for, and what there is in its stead."""
     folder = find_folder(name_or_path)
     text = f"{os.fspath(name_or_path)!r} has no weights that can be read: looked for {', '.join(candidates)}."
+    others = {_NAME_OF[kind]: asked for kind, asked in _ASKED_BY.items() if kind not in formats}
     if folder is None:
-        return text + " Check the files on its page, `use_safetensors`, `variant` and `subfolder`."
+        ways = "".join(f" For {name}, pass {asked}." for name, asked in others.items())
+        return f"{text} Check the files on its page, `use_safetensors`, `variant` and `subfolder`.{ways}"
     there = {entry.name for entry in (folder / options.subfolder).glob("*")}
+    for name, asked in others.items():
+        if there & {name, name + INDEX_SUFFIX}:
+            return f"{text} It has {name}: pass {asked} to read that."
     for name, framework in _FOREIGN.items():
         if name in there:
             return text + f" It has {framework} weights ({name}), which this version cannot read yet."

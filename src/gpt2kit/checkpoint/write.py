@@ -1,13 +1,11 @@
-"""Save tensors as safetensors, in one file or in shards with an index, whole or not at all."""
+"""Save tensors as safetensors or as Flax does, in one file or in shards, whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,8 +20,9 @@ from gpt2kit.atomic import (
     make_folder,
     remove_leftovers,
 )
-from gpt2kit.checkpoint.formats.tensor_file import DTYPES
-from gpt2kit.checkpoint.read import INDEX_SUFFIX, SAFETENSORS_NAME
+from gpt2kit.checkpoint.formats.flax_msgpack import write_tree
+from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor
+from gpt2kit.checkpoint.read import FLAX_NAME, INDEX_SUFFIX, SAFETENSORS_NAME
 from gpt2kit.errors import InputError
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "folder_lock",
     "parse_size",
     "plan_shards",
+    "save_flax",
     "save_safetensors",
     "save_shards",
 ]
@@ -50,15 +50,6 @@ _UNITS = {
     "TI": 2**40,
 }
 _ALIGNMENT = 8  # the format pads its header so that the values begin at a multiple of 8
-
-
-@dataclass(frozen=True)
-class RawTensor:
-    """Values of any framework as bytes: row-major, little-endian, the dtype in safetensors' words."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: memoryview
 
 
 def save_safetensors(
@@ -90,11 +81,47 @@ def save_safetensors(
     raw = {
         key: value if isinstance(value, RawTensor) else _as_raw(key, value) for key, value in tensors.items()
     }
-    sizes = {key: value.buffer.nbytes for key, value in raw.items()}
+    sizes = {key: value.nbytes for key, value in raw.items()}
     about = {"format": "pt"} if metadata is None else dict(metadata)
 
     def write(file: IO[bytes], names: Sequence[str]) -> None:
         _write_safetensors(file, {key: raw[key] for key in names}, about)
+
+    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
+
+
+def save_flax(
+    folder: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray[Any, Any] | RawTensor],
+    *,
+    max_shard_size: int | str = "10GB",
+    name: str = FLAX_NAME,
+    beside: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Save tensors as flax_model.msgpack, or as shards with an index, as 4.34's Flax models read them.
+
+    Args:
+        folder: Where; made if it is not there.
+        tensors: Path in Flax's tree ("transformer/wte/embedding") -> array, or bytes with dtype and shape;
+            the axes are Flax's.
+        max_shard_size: Largest file, as a number of bytes or "5GB", "200MB", "1GiB".
+        name: Name of the single file.
+        beside: Name -> text of small files that take their places together with the weights.
+
+    Returns:
+        The files of weights written, the index last.
+
+    Raises:
+        InputError: A size or a dtype that cannot be understood.
+        StorageError: The disk is full, or the folder cannot be written; what was there is untouched.
+    """
+    raw = {
+        key: value if isinstance(value, RawTensor) else _as_raw(key, value) for key, value in tensors.items()
+    }
+    sizes = {key: value.nbytes for key, value in raw.items()}
+
+    def write(file: IO[bytes], names: Sequence[str]) -> None:
+        write_tree(file, {key: raw[key] for key in names})
 
     return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
 
@@ -194,7 +221,7 @@ def _as_raw(name: str, values: np.ndarray[Any, Any]) -> RawTensor:
             flat = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).reshape(-1)
             return RawTensor(dtype, values.shape, flat.view(np.uint8).data)
     raise InputError(
-        f"The tensor {name} is of dtype {values.dtype}, which safetensors does not have. Convert it first."
+        f"The tensor {name} is of dtype {values.dtype}, which files of weights do not have. Convert it first."
     )
 
 
@@ -207,17 +234,13 @@ def _write_safetensors(
     end = 0
     for name in order:
         tensor = tensors[name]
-        begin, end = end, end + tensor.buffer.nbytes
-        if tensor.buffer.nbytes != math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize:
-            raise InputError(
-                f"The tensor {name} has {tensor.buffer.nbytes} bytes, which is not its shape {tensor.shape}."
-            )
+        begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
-        file.write(tensors[name].buffer)
+        file.write(tensors[name].read(name))
 
 
 def _index_text(names: Sequence[str], shards: Sequence[Sequence[str]], total: int) -> str:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gpt2kit.checkpoint.formats.tensor_file import StoredTensor, TensorFile
+from gpt2kit.checkpoint.formats.tensor_file import RawTensor, StoredTensor, TensorFile
 
-__all__ = ["StoredTensor", "TensorFile"]
+__all__ = ["RawTensor", "StoredTensor", "TensorFile"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gpt2kit.checkpoint.formats.tensor_file import StoredTensor
+from gpt2kit.checkpoint.formats.tensor_file import StoredTensor, fill
 from gpt2kit.errors import CheckpointError
 
 __all__ = ["SafetensorsFile"]
@@ -44,13 +44,8 @@ class SafetensorsFile:
 
     def read_into(self, name: str, buffer: memoryview, offset: int = 0) -> None:
         """Read the bytes of a tensor from byte `offset` on into `buffer`."""
-        self._file.seek(self._start + self._offsets[name] + offset)
-        done = 0
-        while done < buffer.nbytes:  # one call reads at most 2 GiB
-            count = self._file.readinto(buffer[done:])
-            if not count:
-                raise CheckpointError(f"{self.path} ended inside the tensor {name}. {_ADVICE}")
-            done += count
+        if not fill(self._file, self._start + self._offsets[name] + offset, buffer):
+            raise CheckpointError(f"{self.path} ended inside the tensor {name}. {_ADVICE}")
 
     def close(self) -> None:
         """Close the file."""

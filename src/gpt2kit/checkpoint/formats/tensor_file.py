@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpt2kit.errors import CheckpointError
+from gpt2kit.errors import CheckpointError, InputError
 
-__all__ = ["DTYPES", "DTypeInfo", "StoredTensor", "TensorFile"]
+__all__ = ["DTYPES", "DTypeInfo", "RawTensor", "StoredTensor", "TensorFile", "fill"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,39 @@ class StoredTensor:
             ) from None
 
 
+@dataclass(frozen=True)
+class RawTensor:
+    """Values of any framework on their way into a file: row-major, little-endian.
+
+    Attributes:
+        dtype: In safetensors' words.
+        shape: Shape of the values.
+        buffer: Their bytes, or what makes them when they are written, so that not all are there at once.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: memoryview | Callable[[], memoryview]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that shape and dtype ask for."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def read(self, name: str) -> memoryview:
+        """Return the bytes; the name is for the message.
+
+        Raises:
+            InputError: They are more or fewer than shape and dtype ask for.
+        """
+        values = self.buffer if isinstance(self.buffer, memoryview) else self.buffer()
+        if values.nbytes != self.nbytes:
+            raise InputError(
+                f"The tensor {name} has {values.nbytes} bytes, which is not its shape {self.shape}."
+            )
+        return values
+
+
 class TensorFile(Protocol):
     """One open file of tensors."""
 
@@ -69,3 +103,15 @@ class TensorFile(Protocol):
 
     def close(self) -> None:
         """Close the file; a closed one reads no more."""
+
+
+def fill(file: IO[Any], begin: int, buffer: memoryview) -> bool:
+    """Fill a buffer from byte `begin` of an unbuffered file on; return whether the file has so much."""
+    file.seek(begin)
+    done = 0
+    while done < buffer.nbytes:  # one call reads at most 2 GiB
+        count = file.readinto(buffer[done:])  # type: ignore[attr-defined]  # a FileIO has it
+        if not count:
+            return False
+        done += count
+    return True
