@@ -35,6 +35,13 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "TextIteratorStreamer",
         "TextStreamer",
     ),
+    "gpt2kit.flax": (
+        "FlaxBaseModelOutputWithPastAndCrossAttentions",
+        "FlaxCausalLMOutputWithCrossAttentions",
+        "FlaxGPT2LMHeadModel",
+        "FlaxGPT2Model",
+        "FlaxGPT2PreTrainedModel",
+    ),
     "gpt2kit.torch": (
         "AssistedDecoderOnlyOutput",
         "AutoModel",

@@ -1,5 +1,12 @@
 from gpt2kit.config import AutoConfig, GPT2Config
 from gpt2kit.evaluation import Likelihood, TextScore
+from gpt2kit.flax import (
+    FlaxBaseModelOutputWithPastAndCrossAttentions,
+    FlaxCausalLMOutputWithCrossAttentions,
+    FlaxGPT2LMHeadModel,
+    FlaxGPT2Model,
+    FlaxGPT2PreTrainedModel,
+)
 from gpt2kit.generation import (
     AsyncTextIteratorStreamer,
     BaseStreamer,
@@ -110,6 +117,11 @@ __all__ = [
     "EpsilonLogitsWarper",
     "EtaLogitsWarper",
     "ExponentialDecayLengthPenalty",
+    "FlaxBaseModelOutputWithPastAndCrossAttentions",
+    "FlaxCausalLMOutputWithCrossAttentions",
+    "FlaxGPT2LMHeadModel",
+    "FlaxGPT2Model",
+    "FlaxGPT2PreTrainedModel",
     "ForceTokensLogitsProcessor",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",

@@ -14,4 +14,18 @@ except ModuleNotFoundError as _error:
         "This part of gpt2kit needs JAX and Flax, which are not installed: pip install 'gpt2kit[flax]'"
     ) from None
 
-__all__: list[str] = []
+from gpt2kit.flax.heads import FlaxGPT2LMHeadModel
+from gpt2kit.flax.model import FlaxGPT2Model
+from gpt2kit.flax.outputs import (
+    FlaxBaseModelOutputWithPastAndCrossAttentions,
+    FlaxCausalLMOutputWithCrossAttentions,
+)
+from gpt2kit.flax.pretrained import FlaxGPT2PreTrainedModel
+
+__all__ = [
+    "FlaxBaseModelOutputWithPastAndCrossAttentions",
+    "FlaxCausalLMOutputWithCrossAttentions",
+    "FlaxGPT2LMHeadModel",
+    "FlaxGPT2Model",
+    "FlaxGPT2PreTrainedModel",
+]
