@@ -32,7 +32,7 @@ __all__ = [
 
 
 class FlaxConv1D(nn.Module):
-    """Map the last axis affinely, with the kernel as [out, in]: 4.34's layout, the transpose of PyTorch's Conv1D.
+    """Map the last axis affinely, with the kernel as [out, in]: the transpose of what PyTorch's Conv1D keeps.
 
     Attributes:
         features: Width of the output.
@@ -213,7 +213,7 @@ class FlaxGPT2Attention(nn.Module):
         return (output, weights) if output_attentions else (output,)
 
     def _projections(self, hidden_states: Array, key_value_states: Array | None) -> tuple[Array, ...]:
-        """Return queries, keys and values, [B, T, H, K] each; E for T in the last two if they are an encoder's."""
+        """Return queries, keys and values, [B, T, H, K] each; an encoder's keys and values have E for T."""
         config, H = self.config, self._heads()
         K = config.n_embd // config.n_head
 
@@ -275,8 +275,7 @@ class FlaxGPT2Attention(nn.Module):
 
     def _kept(self, head_mask: Array | None) -> Array | None:
         """Leave out of a mask over all heads those that were pruned here."""
-        H = self._heads()
-        if head_mask is None or head_mask.shape[-3] in (1, H):
+        if head_mask is None or self.layer_idx is None or head_mask.shape[-3] in (1, self._heads()):
             return head_mask
         pruned = self.config.pruned_heads[self.layer_idx]
         kept = jnp.array([head for head in range(head_mask.shape[-3]) if head not in pruned])  # [H']

@@ -1,4 +1,4 @@
-"""What the Flax models return, field by field as in transformers 4.34. Each is a tree that jax can map over."""
+"""What the Flax models return, field by field as in transformers 4.34; trees that jax can map over."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ class FlaxGPT2PreTrainedModel:
         """The parameters, a tree of dictionaries."""
         if not self._is_initialized:
             raise InputError(
-                "This model was made with _do_init=False and holds no parameters. Make them with init_weights "
-                "and give them to each call as params=."
+                "This model was made with _do_init=False and holds no parameters. Make them with "
+                "init_weights and give them to each call as params=."
             )
         return self._params
 
@@ -93,8 +93,8 @@ class FlaxGPT2PreTrainedModel:
     def params(self, params: Params) -> None:
         if not self._is_initialized:
             raise InputError(
-                "This model was made with _do_init=False and holds no parameters; keep them outside, and give "
-                "them to each call as params=."
+                "This model was made with _do_init=False and holds no parameters; keep them outside, and "
+                "give them to each call as params=."
             )
         self._params = unfreeze(params)
 
