@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, match_names
+from gpt2kit.checkpoint.check import (
+    LoadReport,
+    check_tied,
+    compare,
+    match_names,
+    refuse_missing,
+    take_tied,
+)
 from gpt2kit.checkpoint.formats import RawTensor, StoredTensor
 from gpt2kit.checkpoint.layout import HEADS, Head, TensorSpec, head_of, parameter_counts, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
@@ -22,8 +29,10 @@ __all__ = [
     "match_names",
     "open_checkpoint",
     "parameter_counts",
+    "refuse_missing",
     "save_flax",
     "save_safetensors",
     "save_shards",
+    "take_tied",
     "tensor_specs",
 ]

@@ -15,13 +15,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpt2kit.checkpoint.layout import BASE_PREFIX, TensorSpec
+from gpt2kit.checkpoint.layout import BASE_PREFIX, TensorSpec, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint
+from gpt2kit.config import GPT2Config
 from gpt2kit.errors import CheckpointError, ShapeMismatchError
 
-__all__ = ["LoadReport", "check_tied", "compare", "match_names"]
+__all__ = ["LoadReport", "check_tied", "compare", "match_names", "refuse_missing", "take_tied"]
 
 _BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")
+
+# Tensors that a body may lack: an encoder-decoder starts from a decoder without cross-attention.
+_MAY_START_FRESH = re.compile(r"\bh\.\d+\.(crossattention|ln_cross_attn)\.")
 
 _PIECE = 2**22  # bytes compared at a time
 
@@ -176,6 +180,42 @@ def compare(specs: Iterable[TensorSpec], stored: Mapping[str, _HasShape]) -> Loa
                 report.mismatched.append((spec.name, shape, spec.shape))
                 del report.found[spec.name]
     return report
+
+
+def take_tied(specs: Sequence[TensorSpec], report: LoadReport, stored: Mapping[str, _HasShape]) -> None:
+    """Use the head of a file for the embeddings where the file has only the head."""
+    shapes = {spec.name: spec.shape for spec in specs}
+    for spec in specs:
+        if spec.name not in report.tied or spec.tied_to not in report.missing:
+            continue
+        if tuple(stored[report.tied[spec.name]].shape) == shapes[spec.tied_to]:
+            report.missing.remove(spec.tied_to)
+            report.found[spec.tied_to] = report.tied.pop(spec.name)
+
+
+def refuse_missing(
+    class_name: str, missing: Iterable[str], config: GPT2Config, *, prefix: str, way_out: str
+) -> None:
+    """Refuse a file that lacks weights of the body: random ones in their place would be silently wrong.
+
+    Args:
+        class_name: The class of the model.
+        missing: Names that the file does not have; heads and cross-attention may be among them.
+        config: The model's configuration.
+        prefix: What the model puts before the names of its body.
+        way_out: How to get random weights nevertheless.
+
+    Raises:
+        CheckpointError: A weight of the body is missing.
+    """
+    body = {prefix + spec.name for spec in tensor_specs(config, head="none")}
+    lacking = [name for name in missing if name in body and not _MAY_START_FRESH.search(name)]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise CheckpointError(
+            f"The weights lack {lacking[0]}{more}, without which {class_name} computes nothing sensible. Use "
+            f"a complete file and its own configuration; {way_out}."
+        )
 
 
 def check_tied(specs: Iterable[TensorSpec], checkpoint: Checkpoint, report: LoadReport) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt2kit.checkpoint.check import LoadReport, check_tied, compare
+from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, refuse_missing, take_tied
 from gpt2kit.checkpoint.formats import StoredTensor
-from gpt2kit.checkpoint.layout import TensorSpec, tensor_specs
-from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, open_checkpoint
+from gpt2kit.checkpoint.layout import TensorSpec
+from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, Format, open_checkpoint
 from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
 from gpt2kit.config import GPT2Config
 from gpt2kit.config.base import CONFIG_NAME
@@ -45,12 +45,9 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# Tensors that a body may lack: an encoder-decoder starts from a decoder without cross-attention.
-_MAY_START_FRESH = re.compile(r"\bh\.\d+\.(crossattention|ln_cross_attn)\.")
 # What 4.34 takes and this library refuses: argument -> the values that ask for nothing, and the way out.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "from_tf": ((False, None), "this version reads PyTorch and safetensors files only"),
-    "from_flax": ((False, None), "this version reads PyTorch and safetensors files only"),
+    "from_tf": ((False, None), "this version reads safetensors and the files of PyTorch and Flax only"),
     "load_in_8bit": ((False, None), "there is no quantization yet; use torch_dtype"),
     "load_in_4bit": ((False, None), "there is no quantization yet; use torch_dtype"),
     "quantization_config": ((None,), "there is no quantization yet; use torch_dtype"),
@@ -86,6 +83,7 @@ def load_model(
     if kwargs.pop("low_cpu_mem_usage", None) is False and kwargs.get("device_map") is not None:
         raise InputError("low_cpu_mem_usage=False cannot be honoured with device_map; leave one of them out.")
     state_dict = kwargs.pop("state_dict", None)
+    formats = _formats(bool(kwargs.pop("from_flax", False)), use_safetensors, state_dict)
     with_info = kwargs.pop("output_loading_info", False)
     wanted_dtype = kwargs.pop("torch_dtype", None)
     device = device_of(kwargs.pop("device_map", None))
@@ -108,7 +106,9 @@ def load_model(
     with ExitStack() as stack:
         source: Checkpoint | _StateDict = (
             stack.enter_context(
-                open_checkpoint(name_or_path, options, use_safetensors=use_safetensors, variant=variant)
+                open_checkpoint(
+                    name_or_path, options, use_safetensors=use_safetensors, variant=variant, formats=formats
+                )
             )
             if state_dict is None and name_or_path is not None
             else _StateDict(state_dict)
@@ -120,6 +120,16 @@ def load_model(
         report.log(cls.__name__, str(name_or_path), config.architectures)
     _finish(model, name_or_path, options, device, kernel)
     return (model, report.info()) if with_info else model
+
+
+def _formats(from_flax: bool, use_safetensors: bool | None, state_dict: Any) -> tuple[Format, ...]:
+    """Return which formats of weights may be opened."""
+    if not from_flax:
+        return ("safetensors", "pytorch")
+    if use_safetensors or state_dict is not None:
+        other = "state_dict" if state_dict is not None else "use_safetensors=True"
+        raise InputError(f"from_flax=True reads a flax_model.msgpack, and {other} asks for other weights.")
+    return ("flax",)
 
 
 def fill(
@@ -146,10 +156,11 @@ def fill(
     """
     specs = _specs(model)
     report = compare(specs, source)
-    _take_tied(specs, report, source)
+    take_tied(specs, report, source)
     if not ignore_mismatched_sizes:
         report.raise_if_mismatched(type(model).__name__)
-    _refuse_missing(model, report, allow_missing)
+    if not allow_missing:
+        _refuse_missing(model, report)
     check_tied(specs, source, report)  # type: ignore[arg-type]  # a state dict answers as a checkpoint does
     drawn = {*report.missing, *(name for name, _, _ in report.mismatched)}
     draw_missing(model, drawn)
@@ -182,32 +193,15 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _take_tied(specs: Sequence[TensorSpec], report: LoadReport, source: Mapping[str, Any]) -> None:
-    """Use the head of a file for the embeddings where the file has only the head."""
-    shapes = {spec.name: spec.shape for spec in specs}
-    for head, spelling in list(report.tied.items()):
-        table = next(spec.tied_to for spec in specs if spec.name == head)
-        if table in report.missing and tuple(source[spelling].shape) == shapes[table]:
-            report.missing.remove(table)
-            report.found[table] = report.tied.pop(head)
-
-
-def _refuse_missing(model: Any, report: LoadReport, allowed: bool) -> None:
-    """Refuse a file that lacks weights of the body: random ones in their place would be silently wrong.
-
-    Layers that a subclass puts into the body are its own, and may be new.
-    """
-    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    body = {prefix + spec.name for spec in tensor_specs(model.config, head="none")}
-    lacking = [name for name in report.missing if name in body and not _MAY_START_FRESH.search(name)]
-    lacking = _without(lacking, model._keys_to_ignore_on_load_missing)
-    if lacking and not allowed:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise CheckpointError(
-            f"The weights lack {lacking[0]}{more}, without which {type(model).__name__} computes nothing "
-            "sensible. Use a complete file and its own configuration; output_loading_info=True draws them "
-            "at random and lists them."
-        )
+def _refuse_missing(model: Any, report: LoadReport) -> None:
+    """Refuse a file that lacks weights of the body; layers that a subclass adds may be new."""
+    refuse_missing(
+        type(model).__name__,
+        _without(report.missing, model._keys_to_ignore_on_load_missing),
+        model.config,
+        prefix="" if model.base_model is model else f"{model.base_model_prefix}.",
+        way_out="output_loading_info=True draws them at random and lists them",
+    )
 
 
 def _without(names: list[str], patterns: Sequence[str] | None) -> list[str]:

@@ -351,8 +351,13 @@ def test_other_shapes_are_refused_or_drawn_and_listed(folder: Path, caplog: pyte
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "TensorFlow": ({"from_tf": True}, InputError, "from_tf: this version reads PyTorch and safetensors"),
-    "Flax": ({"from_flax": True}, InputError, "from_flax"),
+    "TensorFlow": ({"from_tf": True}, InputError, "from_tf: this version reads safetensors and"),
+    "Flax and safetensors": (
+        {"from_flax": True, "use_safetensors": True},
+        InputError,
+        "from_flax=True reads",
+    ),
+    "Flax that is not there": ({"from_flax": True}, OSError, "looked for flax_model.msgpack"),
     "8 bits": ({"load_in_8bit": True}, InputError, "load_in_8bit: there is no quantization yet"),
     "quantization": ({"quantization_config": {"bits": 4}}, InputError, "quantization_config"),
     "offloading": ({"offload_folder": "x"}, InputError, "offload_folder: a model lies on one device"),
