@@ -1,17 +1,22 @@
-"""The loss of a language model: mean cross-entropy of each next token.
+"""The loss of a language model, whole or in chunks: mean cross-entropy of each next token.
 
-Dimensions: B batch, T positions, V vocabulary, N labels (docs/shapes.md).
+Logits are the largest array of a GPT-2 by far. The loss in chunks makes those of so many positions at a time,
+forgets them, and makes them again in the backward pass.
+
+Dimensions: B batch, T positions, D n_embd, V vocabulary, N labels, R positions of a chunk (docs/shapes.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from gpt2kit.errors import InputError
 
-__all__ = ["IGNORED_LABEL", "class_loss", "next_token_loss"]
+__all__ = ["IGNORED_LABEL", "chunked_sum", "class_loss", "next_token_loss"]
 
 # Labels of this value count for nothing, as in PyTorch.
 IGNORED_LABEL = -100
@@ -31,18 +36,8 @@ def class_loss(logits: Array, labels: Array, ignored: int = IGNORED_LABEL) -> Ar
         InputError: Labels of another shape than the rows of scores, or no whole numbers.
     """
     labels = jnp.asarray(labels)  # [*]
-    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise InputError(
-            f"labels should be whole numbers of the shape {list(logits.shape[:-1])}, but they are "
-            f"{labels.dtype} of the shape {list(labels.shape)}."
-        )
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # [*, N]
-    counted = labels != ignored  # [*]
-    named = jnp.where(counted, jnp.where(labels < 0, logits.shape[-1], labels), 0)  # [*]; N names none
-    picked = jnp.take_along_axis(logits, named[..., None], axis=-1, mode="fill", fill_value=jnp.nan)  # [*, 1]
-    losses = jax.nn.logsumexp(logits, axis=-1) - picked[..., 0]  # [*]
-    count = counted.sum()  # []
-    total = jnp.where(counted, losses, 0.0).sum()  # []
+    total = _sum(logits, labels, ignored)  # []
+    count = (labels != ignored).sum()  # []
     return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)  # []
 
 
@@ -61,9 +56,58 @@ def next_token_loss(logits: Array, labels: Array) -> Array:
 
     Example:
         >>> logits, labels = jnp.zeros((2, 5, 101)), jnp.ones((2, 5), jnp.int32)
-        >>> float(next_token_loss(logits, labels)).__round__(4)
+        >>> round(float(next_token_loss(logits, labels)), 4)
         4.6151
     """
     labels = jnp.asarray(labels)  # [B, T]
-    following = jnp.full_like(labels[..., :1], IGNORED_LABEL)  # [B, 1]
-    return class_loss(logits, jnp.concatenate([labels[..., 1:], following], axis=-1))  # []
+    nothing = jnp.full_like(labels[..., :1], IGNORED_LABEL)  # [B, 1]
+    return class_loss(logits, jnp.concatenate([labels[..., 1:], nothing], axis=-1))  # []
+
+
+def chunked_sum(
+    hidden_states: Array,
+    head: Callable[[Array], Array],
+    targets: Array,
+    size: int,
+    ignored: int = IGNORED_LABEL,
+) -> Array:
+    """Add up the cross-entropies of head(hidden_states), holding the logits of `size` positions at a time.
+
+    Args:
+        hidden_states: [..., D]
+        head: Maps [R, D] to [R, V].
+        targets: The token that each position predicts, [...].
+        size: Positions of a chunk, R; 0 takes all at once.
+        ignored: The target that counts for nothing.
+    """
+    rows = hidden_states.reshape(-1, hidden_states.shape[-1])  # [B*T, D]
+    targets = jnp.asarray(targets).reshape(-1)  # [B*T]
+    if not 0 < size < len(rows):
+        return _sum(head(rows), targets, ignored)  # []
+    missing = -len(rows) % size
+    rows = jnp.pad(rows, ((0, missing), (0, 0)))  # [chunks*R, D]
+    targets = jnp.pad(targets, (0, missing), constant_values=ignored)  # [chunks*R]
+
+    def part(chunk: tuple[Array, Array]) -> Array:
+        return _sum(head(chunk[0]), chunk[1], ignored)  # []
+
+    chunks = (
+        rows.reshape(-1, size, rows.shape[-1]),
+        targets.reshape(-1, size),
+    )  # [chunks, R, D], [chunks, R]
+    return lax.map(jax.checkpoint(part), chunks).sum()  # []
+
+
+def _sum(logits: Array, labels: Array, ignored: int) -> Array:
+    """Add up -log p of the labels that count, in float32 at least."""
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(
+            f"labels should be whole numbers of the shape {list(logits.shape[:-1])}, but they are "
+            f"{labels.dtype} of the shape {list(labels.shape)}."
+        )
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # [*, N]
+    counted = labels != ignored  # [*]
+    named = jnp.where(counted, jnp.where(labels < 0, logits.shape[-1], labels), 0)  # [*]; N names none
+    picked = jnp.take_along_axis(logits, named[..., None], axis=-1, mode="fill", fill_value=jnp.nan)  # [*, 1]
+    losses = jax.nn.logsumexp(logits, axis=-1) - picked[..., 0]  # [*]
+    return jnp.where(counted, losses, 0.0).sum()  # []
