@@ -20,8 +20,8 @@ ROOMS = ("gpt2kit.torch",)
 # Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
 NEEDS_FRAMEWORK = (
     *ROOMS,
-    "gpt2kit.cli.writer",
-    "gpt2kit.cli.selfcheck",
+    "gpt2kit.cli.torch",
+    "gpt2kit.cli.flax",
     "gpt2kit.__main__",
     "gpt2kit.cli.evaluator",
     "gpt2kit.harness",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -14,11 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from gpt2kit.cli.console import note, show, stderr, write
+from gpt2kit.cli.framework import ROOMS, Framework, part
 
 __all__ = ["doctor"]
 
 LIBRARIES = ("gpt2kit", "numpy", "tokenizers", "safetensors", "huggingface_hub")
-FRAMEWORKS = ("torch", "tensorflow", "jax", "flax")
+FRAMEWORKS = ("torch", "tensorflow", "jax", "jaxlib", "flax")
 NOT_INSTALLED = "not installed"
 
 
@@ -27,8 +27,8 @@ def doctor(
 ) -> None:
     """Show versions and devices, and check each device's arithmetic.
 
-    A tiny random model is computed on every device and compared with gpt2kit's NumPy model in float64. If one
-    differs by more than rounding can explain, the exit code is 1.
+    A tiny random model is computed on every device of every framework that is installed, and compared with
+    gpt2kit's NumPy model in float64. If one differs by more than rounding can explain, the exit code is 1.
 
     [bold]Examples[/bold]
 
@@ -60,13 +60,26 @@ def examine() -> dict[str, Any]:
         "devices": [],
         "checks": [],
     }
-    if importlib.util.find_spec("torch") is not None:
-        from gpt2kit.cli import selfcheck
-
-        facts["system"]["threads"] = selfcheck.threads()
-        facts["devices"] = selfcheck.devices()
-        facts["checks"] = list(selfcheck.checks([device["name"] for device in facts["devices"]]))
+    for framework, room in ROOMS.items():
+        if room.installed():
+            devices, checks = compute(framework)
+            facts["devices"] += devices
+            facts["checks"] += checks
     return facts
+
+
+def compute(framework: Framework) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Return the devices of a framework, and what came of the check on each of them."""
+    from gpt2kit.cli.selfcheck import checks, failed
+
+    told = {"framework": framework.value}
+    try:
+        computer = part(framework, "selfcheck")
+        devices = computer.devices()
+    except (ImportError, OSError, RuntimeError) as reason:  # libraries that do not fit together, no driver
+        return [], [{**told, **failed(str(reason))}]
+    found = checks(computer, [device["name"] for device in devices])
+    return [{**told, **device} for device in devices], [{**told, **check} for check in found]
 
 
 def version(distribution: str) -> str:
@@ -112,14 +125,20 @@ def draw(facts: dict[str, Any]) -> None:
         ],
     )
     show("libraries", list(facts["versions"].items()))
-    if not facts["devices"]:
-        note("PyTorch is not installed, so there is no model to check: pip install 'gpt2kit[torch]'")
+    if not facts["checks"]:
+        extras = " or ".join(f"'gpt2kit[{framework.value}]'" for framework in ROOMS)
+        names = " nor ".join(room.name for room in ROOMS.values())
+        note(f"Neither {names} is installed, so there is no model to check: pip install {extras}")
         return
-    show("devices", [(device["name"], device["description"]) for device in facts["devices"]])
+    show(
+        "devices",
+        [(device["framework"], device["name"], device["description"]) for device in facts["devices"]],
+    )
     show(
         "a tiny model on each device, against NumPy in float64",
         [
             (
+                check["framework"],
                 check["device"],
                 check["attention"],
                 check["failure"] or f"{check['error']:.1e}",
@@ -128,5 +147,5 @@ def draw(facts: dict[str, Any]) -> None:
             )
             for check in facts["checks"]
         ],
-        header=("device", "attention", "largest error", "allowed", ""),
+        header=("framework", "device", "attention", "largest error", "allowed", ""),
     )
