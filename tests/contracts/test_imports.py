@@ -16,7 +16,7 @@ import gpt2kit
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "transformers"}
-ROOMS = ("gpt2kit.torch",)
+ROOMS = ("gpt2kit.torch", "gpt2kit.flax")
 # Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
 NEEDS_FRAMEWORK = (
     *ROOMS,
