@@ -73,29 +73,38 @@ def chunked_sum(
 ) -> Array:
     """Add up the cross-entropies of head(hidden_states), holding the logits of `size` positions at a time.
 
+    A chunk has the same positions of every text, so that texts which lie on several devices stay there; only
+    where it is smaller than the batch does it have single positions, one text after another.
+
     Args:
-        hidden_states: [..., D]
-        head: Maps [R, D] to [R, V].
-        targets: The token that each position predicts, [...].
-        size: Positions of a chunk, R; 0 takes all at once.
+        hidden_states: [B, T, D]
+        head: Maps [B, R, D] to [B, R, V].
+        targets: The token that each position predicts, [B, T].
+        size: Positions of a chunk, B*R at most; 0 takes all at once.
         ignored: The target that counts for nothing.
     """
-    rows = hidden_states.reshape(-1, hidden_states.shape[-1])  # [B*T, D]
-    targets = jnp.asarray(targets).reshape(-1)  # [B*T]
-    if not 0 < size < len(rows):
-        return _sum(head(rows), targets, ignored)  # []
-    missing = -len(rows) % size
-    rows = jnp.pad(rows, ((0, missing), (0, 0)))  # [chunks*R, D]
-    targets = jnp.pad(targets, (0, missing), constant_values=ignored)  # [chunks*R]
+    targets = jnp.asarray(targets)  # [B, T]
+    if not 0 < size < targets.size:
+        return _sum(head(hidden_states), targets, ignored)  # []
+    if size < len(targets):
+        hidden_states = hidden_states.reshape(1, -1, hidden_states.shape[-1])  # [1, B*T, D]
+        targets = targets.reshape(1, -1)  # [1, B*T]
+    B, T, D = hidden_states.shape
+    R = size // B
+    missing = -T % R
+    states = jnp.pad(hidden_states, ((0, 0), (0, missing), (0, 0)))  # [B, chunks*R, D]
+    targets = jnp.pad(targets, ((0, 0), (0, missing)), constant_values=ignored)  # [B, chunks*R]
 
     def part(chunk: tuple[Array, Array]) -> Array:
         return _sum(head(chunk[0]), chunk[1], ignored)  # []
 
     chunks = (
-        rows.reshape(-1, size, rows.shape[-1]),
-        targets.reshape(-1, size),
-    )  # [chunks, R, D], [chunks, R]
-    return lax.map(jax.checkpoint(part), chunks).sum()  # []
+        states.reshape(B, -1, R, D).swapaxes(0, 1),
+        targets.reshape(B, -1, R).swapaxes(0, 1),
+    )  # [chunks, B, R, D], [chunks, B, R]
+    return lax.map(
+        jax.checkpoint(part, prevent_cse=False), chunks
+    ).sum()  # []; a loop prevents that by itself
 
 
 def _sum(logits: Array, labels: Array, ignored: int) -> Array:
