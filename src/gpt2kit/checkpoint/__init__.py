@@ -10,7 +10,7 @@ from gpt2kit.checkpoint.check import (
     refuse_missing,
     take_tied,
 )
-from gpt2kit.checkpoint.formats import RawTensor, StoredTensor
+from gpt2kit.checkpoint.formats import RawTensor, StoredTensor, copy_transposed
 from gpt2kit.checkpoint.layout import HEADS, Head, TensorSpec, head_of, parameter_counts, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
 from gpt2kit.checkpoint.write import save_flax, save_safetensors, save_shards
@@ -25,6 +25,7 @@ __all__ = [
     "TensorSpec",
     "check_tied",
     "compare",
+    "copy_transposed",
     "head_of",
     "match_names",
     "open_checkpoint",

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from gpt2kit.checkpoint.flax_names import official_name
-from gpt2kit.checkpoint.formats import StoredTensor, TensorFile
+from gpt2kit.checkpoint.formats import StoredTensor, TensorFile, copy_transposed
 from gpt2kit.checkpoint.formats.flax_msgpack import FlaxMsgpackFile
 from gpt2kit.checkpoint.formats.pytorch_bin import PyTorchBinFile
 from gpt2kit.checkpoint.formats.safetensors_file import SafetensorsFile
@@ -117,7 +117,7 @@ class Checkpoint(Mapping[str, StoredTensor]):
         return (values.astype(np.uint32) << 16).view(np.float32)
 
     def read_reversed_into(self, name: str, target: np.ndarray[Any, Any]) -> None:
-        """Read a tensor with its axes reversed, as Flax keeps a kernel, into an array that is there already.
+        """Read a matrix with its axes reversed, as Flax keeps a kernel, into an array that is there already.
 
         Values that lie so in the file are read straight into place; others take a detour through one tensor.
 
@@ -126,14 +126,15 @@ class Checkpoint(Mapping[str, StoredTensor]):
             target: C-contiguous, of the tensor's shape reversed and of its size of values.
 
         Raises:
-            InputError: The array has another shape.
+            InputError: The tensor is no matrix, or the array has another shape.
             CheckpointError: The file ends too early.
         """
         stored, wanted = self[name], self[name].nbytes
-        if target.shape != stored.shape[::-1] or target.nbytes != wanted or not target.flags.c_contiguous:
+        fits = target.shape == stored.shape[::-1] and target.nbytes == wanted and target.flags.c_contiguous
+        if len(stored.shape) != 2 or not fits:
             raise InputError(
-                f"The array for {name} must be contiguous and of shape {list(stored.shape[::-1])} with "
-                f"{wanted} bytes, but it is of shape {list(target.shape)} with {target.nbytes} bytes."
+                f"{name} of shape {list(stored.shape)} with {wanted} bytes needs a contiguous array with its "
+                f"two axes reversed, but it is of shape {list(target.shape)} with {target.nbytes} bytes."
             )
         file = self._home[name]
         if not wanted or (
@@ -143,7 +144,7 @@ class Checkpoint(Mapping[str, StoredTensor]):
             return
         values = np.empty(stored.shape, target.dtype)
         self.read_into(name, values)
-        np.copyto(target, values.T)
+        copy_transposed(target, values)
 
     def close(self) -> None:
         """Close the files."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from gpt2kit.checkpoint.formats.tensor_file import RawTensor, StoredTensor, TensorFile
+from gpt2kit.checkpoint.formats.tensor_file import (
+    RawTensor,
+    StoredTensor,
+    TensorFile,
+    copy_transposed,
+)
 
-__all__ = ["RawTensor", "StoredTensor", "TensorFile"]
+__all__ = ["RawTensor", "StoredTensor", "TensorFile", "copy_transposed"]

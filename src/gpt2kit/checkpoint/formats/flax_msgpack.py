@@ -29,7 +29,7 @@ from gpt2kit.checkpoint.formats.msgpack_code import (
     number_code,
     text_code,
 )
-from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor, StoredTensor, fill
+from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor, StoredTensor, copy_transposed, fill
 from gpt2kit.errors import CheckpointError, InputError
 
 __all__ = ["FlaxMsgpackFile", "write_tree"]
@@ -107,8 +107,7 @@ class FlaxMsgpackFile:
         width = turned.shape[1] * turned.itemsize
         first, last = offset // width, -(-(offset + buffer.nbytes) // width)
         if whole:
-            target = np.frombuffer(buffer, turned.dtype).reshape(turned.shape)
-            np.copyto(target, turned)
+            copy_transposed(np.frombuffer(buffer, turned.dtype).reshape(turned.shape), turned.T)
             return
         rows = np.ascontiguousarray(turned[first:last]).reshape(-1).view(np.uint8)
         skipped = offset - first * width

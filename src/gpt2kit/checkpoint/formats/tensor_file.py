@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from gpt2kit.errors import CheckpointError, InputError
 
-__all__ = ["DTYPES", "DTypeInfo", "RawTensor", "StoredTensor", "TensorFile", "fill"]
+__all__ = ["DTYPES", "DTypeInfo", "RawTensor", "StoredTensor", "TensorFile", "copy_transposed", "fill"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ DTYPES: dict[str, DTypeInfo] = {
     "U8": DTypeInfo(1, np.uint8),
     "BOOL": DTypeInfo(1, np.bool_),
 }
+
+
+_STRIP = 64  # rows that are turned at a time
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ class TensorFile(Protocol):
 
     def close(self) -> None:
         """Close the file; a closed one reads no more."""
+
+
+def copy_transposed(target: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    """Copy `values.T` into an array, in strips that fit a processor's cache: several times as fast as whole.
+
+    Shapes:
+        target: [n, m], C-contiguous; values: [m, n], C-contiguous.
+    """
+    for start in range(0, len(values), _STRIP):
+        target[:, start : start + _STRIP] = values[start : start + _STRIP].T
 
 
 def fill(file: IO[Any], begin: int, buffer: memoryview) -> bool:
