@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch", reason="the models are those of the PyTorch room")
+
 import torch
 from hub_server import HubServer
 

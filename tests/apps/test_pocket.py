@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the model is read by the PyTorch room")
+
 import torch
 from safetensors import safe_open
 

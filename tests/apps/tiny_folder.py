@@ -36,7 +36,7 @@ def make_folder(folder: Path, **config_values: Any) -> Path:
 
 def weights_of(config: GPT2Config) -> dict[str, np.ndarray[Any, Any]]:
     """Draw weights five times as large as fresh ones, far from uniform, so that greedy choices are clear."""
-    generator = np.random.default_rng(3)
+    generator = np.random.default_rng(10)
     tensors = {}
     for spec in tensor_specs(config, head="lm"):
         if spec.tied_to is not None:

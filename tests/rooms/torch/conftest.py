@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch", reason="the PyTorch room is not installed")
+
 from gpt2kit.torch import taps
 
 
