@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.config import GPT2Config
+from gpt2kit.flax.generation.mixin import FlaxGenerationMixin
 from gpt2kit.flax.model import FlaxGPT2Module
 from gpt2kit.flax.outputs import FlaxCausalLMOutputWithCrossAttentions
 from gpt2kit.flax.pretrained import FlaxGPT2PreTrainedModel
@@ -97,7 +98,7 @@ class FlaxGPT2LMHeadModule(nn.Module):
         return output if return_dict else output.to_tuple()
 
 
-class FlaxGPT2LMHeadModel(FlaxGPT2PreTrainedModel):
+class FlaxGPT2LMHeadModel(FlaxGenerationMixin, FlaxGPT2PreTrainedModel):
     """Predict the next token: a score for each of the vocabulary, by the token embeddings themselves.
 
     Source:

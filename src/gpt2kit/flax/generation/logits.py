@@ -61,6 +61,7 @@ __all__ = [
     "FlaxTopPLogitsWarper",
     "FlaxTypicalLogitsWarper",
     "Setting",
+    "processor_of",
 ]
 
 _NEVER = -float("inf")
@@ -356,6 +357,16 @@ REFUSED: dict[type[rules.Rule], str] = {
         "jax.numpy and pass it in logits_processor, or use the PyTorch room"
     ),
 }
+
+
+def processor_of(rule: rules.Rule, at: Setting) -> FlaxLogitsProcessor | FlaxLogitsWarper:
+    """Return the code of a rule that is not refused.
+
+    Args:
+        rule: What shall happen to the scores.
+        at: What else it may need.
+    """
+    return PROCESSOR_OF[type(rule)](rule, at)
 
 
 # ---------------------------------------------------------------------- what several rules do
