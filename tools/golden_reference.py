@@ -1,4 +1,4 @@
-"""The part of tools/record_golden.py that runs where transformers 4.34.0 is installed, and nothing of ours.
+"""The part of tools/record_golden.py that runs where transformers 4.34.0 is installed, and gpt2kit is not.
 
 python golden_reference.py forward REQUESTS OUT.npz
 python golden_reference.py initial OUT.json
@@ -19,6 +19,10 @@ import numpy as np
 import torch
 import transformers
 from transformers import GPT2Config
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from signature_of import described
 
 assert transformers.__version__ == "4.34.0", transformers.__version__
 
@@ -327,26 +331,6 @@ def signatures(out: Path) -> None:
             if hasattr(cls, method):
                 results[f"{cls_name}.{method}"] = described(getattr(cls, method))
     out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-def described(function: object) -> list:
-    """Return [name, kind, default] of each parameter; what JSON cannot hold is named in brackets."""
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        entry = [parameter.name, parameter.kind.name]
-        if parameter.default is not parameter.empty:
-            entry.append(plain(parameter.default))
-        parameters.append(entry)
-    return parameters
-
-
-def plain(default: object) -> object:
-    """Return a default as JSON holds it; a function by its name, a member of an enumeration by its value."""
-    if hasattr(default, "value"):
-        return f"<{default.value}>"
-    if callable(default):
-        return f"<{default.__module__}.{default.__qualname__}>"
-    return default if default is None or isinstance(default, (bool, int, float, str)) else f"<{default!r}>"
 
 
 if __name__ == "__main__":

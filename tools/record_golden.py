@@ -4,10 +4,12 @@ Run it only to add or change goldens:
 
     python tools/record_golden.py                   make the reference's environment, record everything
     python tools/record_golden.py --python PATH     use an interpreter that has it already
+    python tools/record_golden.py --flax-python PATH   likewise, of its Flax classes
 
 The reference lives in a virtual environment of its own, because it must never be importable where this
 project's tests run. This file prepares weights and inputs from tests/cases.py, has them computed by
-`golden_reference.py` over there, and runs the other recorders beside it. tests/golden/manifest.json tells the
+`golden_reference.py` over there, and runs the other recorders beside it; `golden_flax.py` runs where its Flax
+classes are. tests/golden/manifest.json tells the
 versions that were recorded from, and the SHA-256 of each file.
 """
 
@@ -33,6 +35,17 @@ sys.path.insert(0, str(ROOT / "tests"))
 # hypothesis, because tests/cases.py has the strategies too; which build of torch comes is up to pip's
 # settings.
 REQUIREMENTS = ("transformers==4.34.0", "torch==2.13.0", "numpy<2", "hypothesis", "regex", "safetensors")
+# The Flax classes, with the versions that they were written for.
+FLAX_REQUIREMENTS = (
+    "transformers==4.34.0",
+    "jax==0.4.13",
+    "jaxlib==0.4.13",
+    "flax==0.7.2",
+    "optax==0.1.7",
+    "numpy<1.27",
+    "scipy<1.12",
+    "ml_dtypes<0.4",
+)
 # Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
 OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py", "record_decoding.py")
 
@@ -41,13 +54,15 @@ def main() -> None:
     """Record all, or what --only names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", type=Path, help="interpreter that has " + ", ".join(REQUIREMENTS))
+    parser.add_argument("--flax-python", type=Path, help="one that has " + ", ".join(FLAX_REQUIREMENTS))
     parser.add_argument(
         "--only",
         nargs="*",
-        help="of forward initial layouts signatures config tokenization generation decoding; or manifest",
+        help="of forward initial layouts signatures config tokenization generation decoding flax_signatures; "
+        "or manifest",
     )
     options = parser.parse_args()
-    python = options.python or make_environment(ROOT / "build" / "reference-venv")
+    python = options.python or make_environment(ROOT / "build" / "reference-venv", REQUIREMENTS)
     GOLDEN.mkdir(parents=True, exist_ok=True)
 
     def wanted(name: str) -> bool:
@@ -61,15 +76,19 @@ def main() -> None:
     for script in OTHERS:
         if wanted(script.removeprefix("record_").removesuffix(".py")) and (ROOT / "tools" / script).exists():
             run(python, script, GOLDEN)
+    if wanted("flax_signatures"):
+        folder = ROOT / "build" / "reference-flax-venv"
+        flax_python = options.flax_python or make_environment(folder, FLAX_REQUIREMENTS)
+        run(flax_python, "golden_flax.py", GOLDEN / "flax_signatures.json")
     write_manifest(python)
 
 
-def make_environment(folder: Path) -> Path:
-    """Make the virtual environment of the reference if it is not there, and return its interpreter."""
+def make_environment(folder: Path, requirements: tuple[str, ...]) -> Path:
+    """Make a virtual environment of the reference if it is not there, and return its interpreter."""
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
     return python
 
 

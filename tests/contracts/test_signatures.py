@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 import gpt2kit
 from gpt2kit import generation, tokenization
+from signature_of import described
 
 pytest.importorskip("torch", reason="the PyTorch room is not installed")
 
@@ -78,26 +78,6 @@ def find(name: str) -> Any:
         if hasattr(module, name):
             return getattr(module, name)
     raise AssertionError(f"gpt2kit has no {name}")
-
-
-def described(function: Any) -> list[list[Any]]:
-    """Return [name, kind, default] for each parameter, as tools/golden_reference.py records it."""
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        entry: list[Any] = [parameter.name, parameter.kind.name]
-        if parameter.default is not parameter.empty:
-            entry.append(plain(parameter.default))
-        parameters.append(entry)
-    return parameters
-
-
-def plain(default: Any) -> Any:
-    """Return a default as JSON holds it."""
-    if hasattr(default, "value"):
-        return f"<{default.value}>"
-    if callable(default):
-        return f"<{default.__module__}.{default.__qualname__}>"
-    return default if default is None or isinstance(default, bool | int | float | str) else f"<{default!r}>"
 
 
 @pytest.mark.parametrize("name", sorted(set(GOLDEN) - set(OTHER) - set(ABSENT)))
