@@ -2,8 +2,8 @@
 
 python golden_flax.py OUT.json
 
-What code for 4.34's Flax classes relies on: signatures, fields of outputs and modules, the trees of parameters
-and caches with their shapes.
+What code for 4.34's Flax classes relies on: signatures, fields of outputs and modules, the trees of
+parameters and caches with their shapes.
 """
 
 from __future__ import annotations
