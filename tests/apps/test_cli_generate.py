@@ -106,7 +106,7 @@ def test_an_empty_prompt_without_a_bos_token_is_refused(tmp_path):
     folder = make_folder(tmp_path / "no_bos", bos_token_id=None, eos_token_id=None)
     done = CliRunner().invoke(app, ["generate", "", "--model", str(folder)])
     assert done.exit_code == 1
-    assert "no bos_token_id" in done.stderr
+    assert "names no token to begin a text with" in done.stderr
     given = ["--bos-token-id", "3", "--max-new-tokens", "2", "--json"]
     done = CliRunner().invoke(app, ["generate", "", "--model", str(folder), *given])
     assert json.loads(done.stdout)["prompt_ids"] == [3]
@@ -255,16 +255,16 @@ def test_a_bad_word_never_comes(generate):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--temperature", "-1"], "temperature"),
-        (["--top-p", "0", "--do-sample", "--top-p", "-0.5"], "top_p"),
-        (["--num-return-sequences", "3"], "num_return_sequences"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--top-p", "0", "--do-sample", "--top-p", "-0.5"], "--top-p"),
+        (["--num-return-sequences", "3"], "--num-return-sequences"),
         (["--suppress-tokens", "257"], "257"),
-        (["--bad-words-ids", "[]"], "bad_words_ids"),
-        (["--bad-words-ids", "7"], "bad_words_ids"),
-        (["--sequence-bias", "[[1, 2]]"], "sequence_bias"),
-        (["--sequence-bias", "3"], "sequence_bias"),
-        (["--forced-decoder-ids", "[3]"], "forced_decoder_ids"),
-        (["--stop-strings", ""], "stop_strings"),
+        (["--bad-words-ids", "[]"], "--bad-words-ids"),
+        (["--bad-words-ids", "7"], "--bad-words-ids"),
+        (["--sequence-bias", "[[1, 2]]"], "--sequence-bias"),
+        (["--sequence-bias", "3"], "--sequence-bias"),
+        (["--forced-decoder-ids", "[3]"], "--forced-decoder-ids"),
+        (["--stop-strings", ""], "--stop-strings"),
         (["--device", "toaster"], "toaster"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--model", "no/such/folder"], "no/such/folder"),

@@ -1,6 +1,6 @@
 """The frameworks that a command can compute with: one table, and the one door into a room.
 
-A command names what it needs of a framework (`part`), and only then is the framework imported.
+A framework is imported when a command enters its room, and not before.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from gpt2kit.errors import MissingDependencyError
 
-__all__ = ["ROOMS", "Framework", "Room", "part"]
+__all__ = ["PROGRAMS", "ROOMS", "Framework", "Room", "enter", "part"]
 
 
 class Framework(StrEnum):
@@ -44,6 +46,9 @@ class Room:
         return all(importlib.util.find_spec(library) is not None for library in self.libraries)
 
 
+# Where compiled programs are kept for the next start (cli/flax/programs.py).
+PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "gpt2kit", "jax").expanduser()
+
 ROOMS: dict[Framework, Room] = {
     Framework.torch: Room("PyTorch", ("torch",)),
     Framework.flax: Room(
@@ -52,24 +57,26 @@ ROOMS: dict[Framework, Room] = {
         {
             "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA talks to itself on stderr; what fails is raised all the same
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # take of a GPU what one text needs, not three quarters
+            "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # many small ones add up
         },
     ),
 }
 
 
-def part(framework: Framework, name: str) -> Any:
-    """Enter a room, and return the module `cli/<framework>/<name>.py`.
+def enter(framework: Framework) -> None:
+    """Import a room.
 
     Raises:
         MissingDependencyError: The framework is not installed; the message says how to install it, and which
             other one is there.
     """
-    for variable, value in ROOMS[framework].environment.items():
-        os.environ.setdefault(variable, value)
+    room = ROOMS[framework]
+    if not any(library in sys.modules for library in room.libraries):  # else somebody else has set it up
+        for variable, value in room.environment.items():
+            os.environ.setdefault(variable, value)
     try:
-        importlib.import_module(
-            f"gpt2kit.{framework.value}"
-        )  # first: it knows what to say where it is missing
+        importlib.import_module(f"gpt2kit.{framework.value}")
     except MissingDependencyError as error:
         others = [other for other in Framework if other is not framework and ROOMS[other].installed()]
         hints = "".join(
@@ -77,4 +84,13 @@ def part(framework: Framework, name: str) -> Any:
             for other in others
         )
         raise MissingDependencyError(f"{error}{hints}") from None
+
+
+def part(framework: Framework, name: str) -> Any:
+    """Enter a room, and return the module `cli/<framework>/<name>.py`.
+
+    Raises:
+        MissingDependencyError: The framework is not installed.
+    """
+    enter(framework)  # first: the room says what to do where its framework is missing
     return importlib.import_module(f"gpt2kit.cli.{framework.value}.{name}")

@@ -14,7 +14,8 @@ import typer
 
 from gpt2kit.cli.console import note, read_utf8, stderr
 from gpt2kit.cli.framework import Framework
-from gpt2kit.cli.option import with_generation_options
+from gpt2kit.cli.option import as_typed, with_generation_options
+from gpt2kit.errors import ConfigError, InputError
 
 __all__ = ["Dtype", "generate"]
 
@@ -71,7 +72,8 @@ def generate(
 ) -> None:
     """Go on with a text, token by token.
 
-    The text goes to stdout as it is written, everything else to stderr.
+    The text goes to stdout as it is written, everything else to stderr. With --framework flax it is written
+    when it is complete: one compiled program makes all of it.
 
     [bold]Examples[/bold]
 
@@ -82,31 +84,34 @@ def generate(
     gpt2kit generate "To be" --no-do-sample --json
 
     gpt2kit generate "To be" --model gpt2-xl --assistant-model gpt2
+
+    gpt2kit generate "To be" --framework flax
     """
     text = read_prompt(prompt, file)
     if text is None:
         text = POCKET_PROMPT if model == POCKET else ""
         if model == POCKET and not quiet:
             note(f"no prompt was given: going on with {POCKET_PROMPT!r}")
-    with loading(model, quiet):
-        from gpt2kit.cli.writer import Writer
+    with options_as_typed():
+        with loading(model, quiet):
+            from gpt2kit.cli.writer import Writer
 
-        writer = Writer.load(
-            model,
-            framework=framework,
-            revision=revision,
-            device=device,
-            dtype=dtype.value,
-            quiet=quiet,
-            assistant=assistant_model,
-        )
-        job = writer.prepare(text, generation, seed, negative_prompt)
-    if explain:
-        stderr.print(job.plan.explain(), soft_wrap=True, markup=False)
-    if as_json:
-        writer.write_json(job)
-    else:
-        writer.write_text(job, echo=echo)
+            writer = Writer.load(
+                model,
+                framework=framework,
+                revision=revision,
+                device=device,
+                dtype=dtype.value,
+                quiet=quiet,
+                assistant=assistant_model,
+            )
+            job = writer.prepare(text, generation, seed, negative_prompt)
+        if explain:
+            stderr.print(job.plan.explain(), soft_wrap=True, markup=False)
+        if as_json:
+            writer.write_json(job)
+        else:
+            writer.write_text(job, echo=echo)
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str | None:
@@ -133,6 +138,16 @@ def read_prompt(prompt: str | None, file: Path | None) -> str | None:
 def _without_frame(text: str) -> str:
     """Drop a byte order mark at the front, and one newline, of either kind, at the end."""
     return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+
+
+@contextmanager
+def options_as_typed() -> Iterator[None]:
+    """Let what is refused name the options as the command line spells them."""
+    try:
+        yield
+    except (ConfigError, InputError) as error:
+        error.args = (as_typed(str(error)),)
+        raise
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
-__all__ = ["GENERATION", "NOT_SAMPLED", "SAMPLING", "GenerationOption", "with_generation_options"]
+__all__ = ["GENERATION", "NOT_SAMPLED", "SAMPLING", "GenerationOption", "as_typed", "with_generation_options"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,30 @@ GENERATION: tuple[GenerationOption, ...] = (
 NOT_SAMPLED = ("num_beam_groups", "force_word", "force_words_ids", "penalty_alpha")
 # Each of these means nothing without sampling, so that giving one switches it on (docs/cli.md).
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+_QUOTED = re.compile(r"`([a-z_]+)((?:=|>)?)([^`]*)`")
+_BARE = re.compile(r"(?<![\w.`/-])([a-z]+(?:_[a-z]+)+)((?:=\w+)?)(?![\w`/])")
+
+
+def as_typed(sentence: str) -> str:
+    """Spell the options that a sentence of the library names as they are typed: `top_k` as --top-k.
+
+    Example:
+        >>> as_typed("`top_k` is 3: pass `do_sample=True`, at most max_new_tokens=7, or `use_cache=False`.")
+        '--top-k is 3: pass --do-sample, at most --max-new-tokens=7, or --no-use-cache.'
+    """
+    kinds = {option.name: option.kind for option in GENERATION}
+
+    def spelled(found: re.Match[str]) -> str:
+        name, *rest = found.groups()
+        if name not in kinds:
+            return found.group()
+        value = "".join(rest)
+        if kinds[name] is bool and value in ("=True", "=False"):
+            return ("--no-" if value == "=False" else "--") + name.replace("_", "-")
+        return "--" + name.replace("_", "-") + value.replace(">", " above ")
+
+    return _BARE.sub(spelled, _QUOTED.sub(spelled, sentence))
 
 
 def with_generation_options(function: Callable[..., None]) -> Callable[..., None]:

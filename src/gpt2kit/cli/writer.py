@@ -17,7 +17,7 @@ from typing import Any, Self
 from gpt2kit.cli.console import note, stderr, write
 from gpt2kit.cli.framework import Framework, part
 from gpt2kit.cli.job import Job, Result, Runner
-from gpt2kit.cli.option import NOT_SAMPLED, SAMPLING
+from gpt2kit.cli.option import NOT_SAMPLED, SAMPLING, as_typed
 from gpt2kit.cli.printer import Printer
 from gpt2kit.errors import InputError
 from gpt2kit.generation import GenerationConfig, GenerationPlan, make_plan
@@ -74,7 +74,7 @@ class Writer:
             config = GenerationConfig.from_dict({**defaults, **options})
         if not self.quiet:
             for warning in told:
-                note(str(warning.message))
+                note(as_typed(str(warning.message)))
         ids = self.tokenizer(prompt)["input_ids"] or [self.first_token(config)]
         if config.max_new_tokens is None and config.max_length == GenerationConfig.max_length:
             room = self.runner.config.n_positions - len(ids)
@@ -134,7 +134,7 @@ class Writer:
         """Return the token that an empty prompt begins with."""
         if config.bos_token_id is None:
             raise InputError(
-                f"The prompt is empty, and {self.name} has no bos_token_id to begin with. "
+                f"The prompt is empty, and {self.name} names no token to begin a text with. "
                 "Give a prompt, or --bos-token-id."
             )
         if not self.quiet:
@@ -151,7 +151,7 @@ class Writer:
         for text in {str(warning.message): None for warning in told}:
             # `prepare` said what is wrong with the options, and where they may have come from
             if not self.quiet and not any(known.startswith(text) for known in job.told):
-                note(text)
+                note(as_typed(text))
         return replace(result, texts=[without_padding(row, job.plan) for row in result.texts])
 
     @contextmanager

@@ -1,0 +1,59 @@
+"""Ctrl-C while XLA compiles or computes.
+
+Both happen inside one call into C++, and Python hears no signal until it returns: seconds for a compilation,
+minutes for a long text. So the call runs in a thread of its own, and the main thread listens. What has
+started cannot be stopped, and Python's own way of ending waits for it or aborts in it; so a process that is
+interrupted ends at once, when all that has to be put in order has been.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Thread
+from typing import TypeVar
+
+from gpt2kit.cli.console import INTERRUPTED
+
+__all__ = ["interruptible"]
+
+Value = TypeVar("Value")
+
+_BREATH = 0.05  # seconds between two looks, for systems on which a wait hears no signal either
+
+
+def interruptible(function: Callable[[], Value]) -> Value:
+    """Return what a function returns, or raise what it raises.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came; the function goes on until the process ends.
+    """
+    future: Future[Value] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # raised again, in the thread that waits
+            future.set_exception(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_BREATH)
+    except KeyboardInterrupt:
+        atexit.register(_end_at_once, thread)  # runs before JAX's own clearing up, which would wait
+        raise
+    return future.result()
+
+
+def _end_at_once(thread: Thread) -> None:
+    if thread.is_alive():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(INTERRUPTED)
