@@ -27,6 +27,7 @@ __all__ = [
     "filled",
     "head_masks",
     "ids",
+    "input_shape",
     "inputs",
     "is_readable",
     "padding",
@@ -74,6 +75,15 @@ def arrays(**given: Any) -> None:
                 f"{name} should be an array of JAX or NumPy, but it is a {type(array).__name__}. A tokenizer "
                 "makes arrays with return_tensors='np', and what it returns is handed over as model(**batch)."
             )
+
+
+def input_shape(given: Any) -> None:
+    """Refuse an input_shape that is not two numbers from 1 on."""
+    sizes = list(given) if isinstance(given, Sequence) else []
+    if len(sizes) != 2 or any(
+        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes
+    ):
+        raise InputError(f"input_shape should be (batch, positions), such as (1, 1), but it is {given!r}.")
 
 
 def inputs(input_ids: Any, inputs_embeds: Any, D: int) -> tuple[int, int]:

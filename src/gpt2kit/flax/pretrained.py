@@ -1,4 +1,4 @@
-"""What every Flax GPT-2 can do: start, be called, make a cache."""
+"""What every Flax GPT-2 can do besides what it does with its parameters: start, be called, make a cache."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
-from flax.traverse_util import flatten_dict, unflatten_dict
-from jax import Array
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
-from gpt2kit.flax import arguments
+from gpt2kit.flax import arguments, tree
 from gpt2kit.flax.cache import Cache, empty_cache
+from gpt2kit.flax.parameters import ParameterMixin
+from gpt2kit.flax.tree import Tree
+from gpt2kit.generation import GenerationConfig
 
 __all__ = ["FlaxGPT2PreTrainedModel"]
-
-Params = dict[str, Any]
 
 
 class _Call(NamedTuple):
@@ -32,7 +31,7 @@ class _Call(NamedTuple):
     head_mask: Any
 
 
-class FlaxGPT2PreTrainedModel:
+class FlaxGPT2PreTrainedModel(ParameterMixin):
     """Base of the Flax models: a configuration, a Linen module, and the parameters beside it.
 
     Args:
@@ -68,67 +67,24 @@ class FlaxGPT2PreTrainedModel:
                 f"model by its name or folder, call {type(self).__name__}.from_pretrained(...)."
             )
         config.validate()
+        arguments.input_shape(input_shape)
         self.config = config
+        self.name_or_path = config.name_or_path
+        self.generation_config: Any = (
+            GenerationConfig.from_model_config(config) if self.can_generate() else None
+        )
         self.dtype = arguments.computation_dtype(dtype)
         self.module = self.module_class(config, self.dtype, **kwargs)
         self.key = jax.random.PRNGKey(seed)
         self.input_shape = input_shape
         self._is_initialized = _do_init
         self._params_shape_tree = jax.eval_shape(lambda rng: self.init_weights(rng, input_shape), self.key)
-        self._params: Params = self.init_weights(self.key, input_shape) if _do_init else {}
+        self._params: Tree = self.init_weights(self.key, input_shape) if _do_init else {}
 
-    # ------------------------------------------------------------------ parameters
-
-    @property
-    def params(self) -> Params:
-        """The parameters, a tree of dictionaries."""
-        if not self._is_initialized:
-            raise InputError(
-                "This model was made with _do_init=False and holds no parameters. Make them with "
-                "init_weights and give them to each call as params=."
-            )
-        return self._params
-
-    @params.setter
-    def params(self, params: Params) -> None:
-        if not self._is_initialized:
-            raise InputError(
-                "This model was made with _do_init=False and holds no parameters; keep them outside, and "
-                "give them to each call as params=."
-            )
-        self._params = unfreeze(params)
-
-    @property
-    def params_shape_tree(self) -> Params:
-        """The shapes and dtypes of the parameters, in their tree."""
-        return self._params_shape_tree
-
-    @property
-    def required_params(self) -> set[tuple[str, ...]]:
-        """The paths of all parameters."""
-        return set(flatten_dict(self._params_shape_tree))
-
-    def init_weights(self, rng: Array, input_shape: tuple[int, int], params: Params | None = None) -> Params:
-        """Draw the parameters.
-
-        Args:
-            rng: What they are drawn from.
-            input_shape: Batch and positions of an input; any will do.
-            params: Parameters that are there already; only the others are drawn.
-        """
-        params_rng, dropout_rng = jax.random.split(rng)
-        token = jnp.zeros(input_shape, jnp.int32)  # [B, T]
-        states = jnp.zeros((*input_shape, self.config.n_embd), self.dtype)  # [B, E, D]
-        drawn = self.module.init(
-            {"params": params_rng, "dropout": dropout_rng},
-            token,
-            None,
-            token,
-            states if self.config.add_cross_attention else None,
-        )["params"]
-        if params is None:
-            return drawn
-        return unflatten_dict(flatten_dict(drawn) | flatten_dict(unfreeze(params)))
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Tell whether the model has `generate`."""
+        return hasattr(cls, "generate")
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep nothing of the blocks in training: less memory, and each block is computed twice."""
@@ -159,7 +115,7 @@ class FlaxGPT2PreTrainedModel:
         position_ids: Any = None,
         encoder_hidden_states: Any = None,
         encoder_attention_mask: Any = None,
-        params: Params | None = None,
+        params: Tree | None = None,
         past_key_values: Cache | None = None,
         dropout_rng: Any = None,
         train: bool = False,
@@ -210,7 +166,9 @@ class FlaxGPT2PreTrainedModel:
             input_ids, attention_mask, position_ids, encoder_hidden_states, encoder_attention_mask, body,
             token_type_ids, head_mask, inputs_embeds,
         )  # fmt: skip
-        variables: dict[str, Any] = {"params": self.params if params is None else unfreeze(params)}
+        variables: dict[str, Any] = {
+            "params": self.params if params is None else tree.checked(params, self._params_shape_tree)
+        }
         if past_key_values is not None:
             variables["cache"] = past_key_values
         return_dict = config.use_return_dict if return_dict is None else return_dict
