@@ -14,6 +14,35 @@ except ModuleNotFoundError as _error:
         "This part of gpt2kit needs JAX and Flax, which are not installed: pip install 'gpt2kit[flax]'"
     ) from None
 
+from gpt2kit.flax.generation.logits import (
+    FlaxEncoderRepetitionPenaltyLogitsProcessor,
+    FlaxExponentialDecayLengthPenalty,
+    FlaxForcedBOSTokenLogitsProcessor,
+    FlaxForcedEOSTokenLogitsProcessor,
+    FlaxForceTokensLogitsProcessor,
+    FlaxInfNanRemoveLogitsProcessor,
+    FlaxLogitNormalization,
+    FlaxMinLengthLogitsProcessor,
+    FlaxMinNewTokensLengthLogitsProcessor,
+    FlaxNoBadWordsLogitsProcessor,
+    FlaxRepetitionPenaltyLogitsProcessor,
+    FlaxSequenceBiasLogitsProcessor,
+    FlaxSuppressTokensAtBeginLogitsProcessor,
+    FlaxSuppressTokensLogitsProcessor,
+)
+from gpt2kit.flax.generation.mixin import FlaxGenerationMixin
+from gpt2kit.flax.generation.ngram import FlaxNoRepeatNGramLogitsProcessor
+from gpt2kit.flax.generation.processor import FlaxLogitsProcessor, FlaxLogitsProcessorList, FlaxLogitsWarper
+from gpt2kit.flax.generation.record import FlaxBeamSearchOutput, FlaxGreedySearchOutput, FlaxSampleOutput
+from gpt2kit.flax.generation.warpers import (
+    FlaxEpsilonLogitsWarper,
+    FlaxEtaLogitsWarper,
+    FlaxMinPLogitsWarper,
+    FlaxTemperatureLogitsWarper,
+    FlaxTopKLogitsWarper,
+    FlaxTopPLogitsWarper,
+    FlaxTypicalLogitsWarper,
+)
 from gpt2kit.flax.heads import FlaxGPT2LMHeadModel
 from gpt2kit.flax.model import FlaxGPT2Model
 from gpt2kit.flax.outputs import (
@@ -24,8 +53,37 @@ from gpt2kit.flax.pretrained import FlaxGPT2PreTrainedModel
 
 __all__ = [
     "FlaxBaseModelOutputWithPastAndCrossAttentions",
+    "FlaxBeamSearchOutput",
     "FlaxCausalLMOutputWithCrossAttentions",
+    "FlaxEncoderRepetitionPenaltyLogitsProcessor",
+    "FlaxEpsilonLogitsWarper",
+    "FlaxEtaLogitsWarper",
+    "FlaxExponentialDecayLengthPenalty",
+    "FlaxForceTokensLogitsProcessor",
+    "FlaxForcedBOSTokenLogitsProcessor",
+    "FlaxForcedEOSTokenLogitsProcessor",
     "FlaxGPT2LMHeadModel",
     "FlaxGPT2Model",
     "FlaxGPT2PreTrainedModel",
+    "FlaxGenerationMixin",
+    "FlaxGreedySearchOutput",
+    "FlaxInfNanRemoveLogitsProcessor",
+    "FlaxLogitNormalization",
+    "FlaxLogitsProcessor",
+    "FlaxLogitsProcessorList",
+    "FlaxLogitsWarper",
+    "FlaxMinLengthLogitsProcessor",
+    "FlaxMinNewTokensLengthLogitsProcessor",
+    "FlaxMinPLogitsWarper",
+    "FlaxNoBadWordsLogitsProcessor",
+    "FlaxNoRepeatNGramLogitsProcessor",
+    "FlaxRepetitionPenaltyLogitsProcessor",
+    "FlaxSampleOutput",
+    "FlaxSequenceBiasLogitsProcessor",
+    "FlaxSuppressTokensAtBeginLogitsProcessor",
+    "FlaxSuppressTokensLogitsProcessor",
+    "FlaxTemperatureLogitsWarper",
+    "FlaxTopKLogitsWarper",
+    "FlaxTopPLogitsWarper",
+    "FlaxTypicalLogitsWarper",
 ]
