@@ -19,6 +19,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gpt2kit.errors import InputError
+from gpt2kit.flax.generation.beams import beam_search
 from gpt2kit.flax.generation.parts import (
     ends_of,
     plan_of,
@@ -253,4 +254,6 @@ def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPla
 RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan], Any]] = {
     GenerationMode.GREEDY_SEARCH: _token_by_token,
     GenerationMode.SAMPLE: _token_by_token,
+    GenerationMode.BEAM_SEARCH: beam_search,
+    GenerationMode.BEAM_SAMPLE: beam_search,
 }
