@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        help="of forward initial layouts signatures config tokenization generation decoding flax_signatures; "
-        "or manifest",
+        help="of forward initial layouts signatures config tokenization generation decoding flax_signatures "
+        "flax_files; or manifest",
     )
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv", REQUIREMENTS)
@@ -76,10 +76,14 @@ def main() -> None:
     for script in OTHERS:
         if wanted(script.removeprefix("record_").removesuffix(".py")) and (ROOT / "tools" / script).exists():
             run(python, script, GOLDEN)
-    if wanted("flax_signatures"):
+    flax_parts = {
+        "flax_signatures": ("golden_flax.py", GOLDEN / "flax_signatures.json"),
+        "flax_files": ("record_flax_files.py", GOLDEN),
+    }
+    for part in filter(wanted, flax_parts):
         folder = ROOT / "build" / "reference-flax-venv"
         flax_python = options.flax_python or make_environment(folder, FLAX_REQUIREMENTS)
-        run(flax_python, "golden_flax.py", GOLDEN / "flax_signatures.json")
+        run(flax_python, *flax_parts[part])
     write_manifest(python)
 
 
