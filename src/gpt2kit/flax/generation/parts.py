@@ -20,6 +20,7 @@ from gpt2kit.generation import GenerationConfig, GenerationMode, GenerationPlan,
 from gpt2kit.generation.stops import EosTokens, MaxLength, MaxTime, Stop, StopStrings
 
 __all__ = [
+    "ELSEWHERE",
     "REFUSED_MODES",
     "REFUSED_STOPS",
     "SERVED_STOPS",
@@ -30,14 +31,14 @@ __all__ = [
     "warpers_of",
 ]
 
-_ELSEWHERE = "GPT2LMHeadModel of the PyTorch room does it"
+ELSEWHERE = "GPT2LMHeadModel of the PyTorch room does it"
 
 # Ways of decoding that one program of fixed shapes does not serve, and the way out.
 REFUSED_MODES: dict[GenerationMode, str] = {
-    GenerationMode.GROUP_BEAM_SEARCH: f"leave out num_beam_groups, or: {_ELSEWHERE}",
-    GenerationMode.CONSTRAINED_BEAM_SEARCH: f"leave out force_words_ids and constraints, or: {_ELSEWHERE}",
-    GenerationMode.CONTRASTIVE_SEARCH: f"leave out penalty_alpha, or: {_ELSEWHERE}",
-    GenerationMode.ASSISTED_GENERATION: f"leave out prompt_lookup_num_tokens, or: {_ELSEWHERE}",
+    GenerationMode.GROUP_BEAM_SEARCH: f"leave out num_beam_groups, or: {ELSEWHERE}",
+    GenerationMode.CONSTRAINED_BEAM_SEARCH: f"leave out force_words_ids and constraints, or: {ELSEWHERE}",
+    GenerationMode.CONTRASTIVE_SEARCH: f"leave out penalty_alpha, or: {ELSEWHERE}",
+    GenerationMode.ASSISTED_GENERATION: f"leave out prompt_lookup_num_tokens, or: {ELSEWHERE}",
 }
 SERVED_STOPS: tuple[type[Stop], ...] = (MaxLength, EosTokens)
 # Why a program cannot look for these ends, and the way out.
@@ -88,12 +89,12 @@ def refuse_unserved(plan: GenerationPlan, config: GenerationConfig, prompt: Prom
         if type(stop) in REFUSED_STOPS:
             raise _refusal(f"`{stop.option}` cannot be followed", REFUSED_STOPS[type(stop)])
     if plan.dola:
-        raise _refusal("`dola_layers` is not there", f"leave it out, or: {_ELSEWHERE}")
+        raise _refusal("`dola_layers` is not there", f"leave it out, or: {ELSEWHERE}")
     for name in _RECORDED:
         if getattr(config, name):
             raise _refusal(
                 f"`{name}` has no place in what comes back",
-                f"call the model on the sequences, or: {_ELSEWHERE}",
+                f"call the model on the sequences, or: {ELSEWHERE}",
             )
     if prompt.embeds is not None and not plan.use_cache:
         raise _refusal("inputs_embeds do not go with `use_cache=False`", "leave out one of them")
