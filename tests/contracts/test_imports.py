@@ -17,6 +17,11 @@ import gpt2kit
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "transformers"}
 ROOMS = ("gpt2kit.torch", "gpt2kit.flax")
+# A class of each room, and the libraries that the room is written with: what it may load, and no other.
+DOORS = {
+    "gpt2kit.torch": ("GPT2LMHeadModel", {"torch"}),
+    "gpt2kit.flax": ("FlaxGPT2LMHeadModel", {"jax", "flax"}),
+}
 # Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
 NEEDS_FRAMEWORK = (
     *ROOMS,
@@ -33,6 +38,30 @@ def modules_after(*imports: str) -> set[str]:
     program = f"import sys, json, {', '.join(imports)}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout))
+
+
+def asked_for_by(program: str) -> set[str]:
+    """Run a program in a fresh interpreter and return the frameworks that it looked for, there or not."""
+    watch = f"""
+import json, sys
+
+class Watch:
+    def find_spec(name, path=None, target=None):
+        if name in {sorted(FRAMEWORKS)}:
+            asked.add(name)
+
+asked = set()
+sys.meta_path.insert(0, Watch)
+"""
+    program = f"{watch}\n{program}\nprint(json.dumps(sorted(asked)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def needs(module: str) -> None:
+    """Skip a test of a room that is not installed."""
+    for framework in DOORS.get(module, ("", ()))[1]:
+        pytest.importorskip(framework, reason=f"{module} is not installed")
 
 
 def core_modules() -> list[str]:
@@ -89,8 +118,27 @@ for module in sys.argv[1:]:
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_torch_room_loads_no_other_framework():
-    assert modules_after("gpt2kit.torch") & FRAMEWORKS == {"torch"}
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_class_of_a_room_loads_its_framework_and_looks_for_no_other(room: str):
+    needs(room)
+    name, framework = DOORS[room]
+    assert asked_for_by(f"import gpt2kit; gpt2kit.{name}") == framework
+    assert modules_after(room) & FRAMEWORKS == framework
+
+
+@pytest.mark.parametrize("missing", ["jax", "jaxlib", "flax"])
+def test_without_jax_or_flax_a_model_and_the_command_say_what_to_install(missing: str):
+    """None in sys.modules makes an import fail as if nothing were installed."""
+    hidden = f"import sys; sys.modules['{missing}'] = None; "
+    program = hidden + "import gpt2kit; gpt2kit.FlaxGPT2LMHeadModel"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "MissingDependencyError" in done.stderr
+    assert "gpt2kit[flax]" in done.stderr
+    command = "sys.argv = ['gpt2kit', 'generate', 'a', '--framework', 'flax']"
+    program = hidden + f"{command}; from gpt2kit.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "gpt2kit[flax]" in done.stderr
 
 
 def test_without_pytorch_a_model_and_the_command_say_what_to_install():
@@ -115,13 +163,15 @@ def test_all_is_the_table_of_public_names_and_the_stub_tells_the_same():
 
 @pytest.mark.parametrize("name", gpt2kit.__all__)
 def test_every_public_name_is_there(name):
+    needs(gpt2kit._MODULE_OF.get(name, ""))
     assert getattr(gpt2kit, name) is not None
     assert name in dir(gpt2kit)
 
 
-def test_a_public_name_is_public_where_it_lives():
-    for module, names in gpt2kit._PUBLIC.items():
-        assert set(names) <= set(importlib.import_module(module).__all__), module
+@pytest.mark.parametrize("module", gpt2kit._PUBLIC)
+def test_a_public_name_is_public_where_it_lives(module: str):
+    needs(module)
+    assert set(gpt2kit._PUBLIC[module]) <= set(importlib.import_module(module).__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

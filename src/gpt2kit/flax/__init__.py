@@ -8,7 +8,8 @@ try:
     import flax as _flax  # noqa: F401  # only to know that they are there
     import jax as _jax  # noqa: F401
 except ModuleNotFoundError as _error:
-    if _error.name not in ("flax", "jax", "jaxlib"):
+    _missing = _error.name or getattr(_error.__cause__, "name", None)  # jax tells of jaxlib in its own words
+    if _missing not in ("flax", "jax", "jaxlib"):
         raise
     raise MissingDependencyError(
         "This part of gpt2kit needs JAX and Flax, which are not installed: pip install 'gpt2kit[flax]'"
