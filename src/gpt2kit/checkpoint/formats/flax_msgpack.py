@@ -52,6 +52,7 @@ _ARRAY, _SCALAR = 1, 3  # Flax's extensions that hold an array
 _CUT, _SHAPE, _PIECES = "__msgpack_chunked_array__", "shape", "chunks"  # keys of an array that is cut
 _PIECE_BYTES = 2**30  # Flax cuts what is larger, because MessagePack counts bytes with 32 bits
 _DEPTH = 32  # levels of a tree; GPT-2 has six
+_AXES = 8  # of an array; weights have two
 _ENTRIES = 2**20  # of a tree; XL has 580
 _ADVICE = "It is truncated, damaged or no file of Flax: download or save it again."
 
@@ -266,7 +267,8 @@ def _numbered(entries: Any) -> list[Any]:
 
 def _fits(leaf: _Leaf) -> bool:
     """Tell whether an array has the bytes that its shape asks for; of an unknown dtype, whether it could."""
-    if min(leaf.shape, default=0) < 0:
+    spread = math.prod(max(size, 1) for size in leaf.shape)  # an empty array may have a shape beyond NumPy's
+    if min(leaf.shape, default=0) < 0 or len(leaf.shape) > _AXES or spread >= 2**48:
         return False
     wanted, size = math.prod(leaf.shape), sum(size for _, size in leaf.pieces)
     return wanted * DTYPES[leaf.dtype].itemsize == size if leaf.dtype in DTYPES else True
