@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from gpt2kit.config import GPT2Config
 
-__all__ = ["empty_cache", "heads_of", "write"]
+__all__ = ["empty_cache", "heads_of", "turned", "write"]
 
 Cache = dict[str, Any]
 
@@ -59,7 +59,33 @@ def empty_cache(config: GPT2Config, batch_size: int, max_length: int, dtype: Any
     }
 
 
-def write(cached: Array, new: Array, start: Array) -> Array:
-    """Put new keys or values [B, T, H, K] at place `start` of the cached ones [B, max_length, H, K]."""
-    zero = jnp.zeros((), start.dtype)  # []
-    return lax.dynamic_update_slice(cached, new.astype(cached.dtype), (zero, start, zero, zero))
+def turned(cache: Cache) -> Cache:
+    """Return the cache of a body with heads before places, [B, H, max_length, K]: the order of the products.
+
+    The loop of a generation keeps it so, under names of their own; else every step would turn all keys and
+    values round, which takes longer than all else that is not the weights.
+    """
+    names = {"cached_key": "turned_key", "cached_value": "turned_value", "cache_index": "cache_index"}
+    return {
+        "h": {
+            layer: {
+                "attn": {
+                    names[name]: leaf.swapaxes(1, 2) if leaf.ndim else leaf  # [B, H, max_length, K]
+                    for name, leaf in leaves["attn"].items()
+                }
+            }
+            for layer, leaves in cache["h"].items()
+        }
+    }
+
+
+def write(cached: Array, new: Array, start: Array, axis: int = 1) -> Array:
+    """Put new keys or values at place `start` of the cached ones.
+
+    Args:
+        cached: [B, max_length, H, K], or [B, H, max_length, K] with axis 2.
+        new: [B, T, H, K], or [B, H, T, K].
+        start: How many places are filled.
+        axis: That of the places.
+    """
+    return lax.dynamic_update_slice_in_dim(cached, new.astype(cached.dtype), start, axis)

@@ -195,7 +195,7 @@ class FlaxGPT2Attention(nn.Module):
         """
         query, key, value = self._projections(hidden_states, key_value_states)  # [B, T, H, K]; E for T
         T, start = query.shape[1], 0
-        if self.causal and (self.has_variable("cache", "cached_key") or init_cache):
+        if self.causal and (self.has_variable("cache", "cache_index") or init_cache):
             query, key, value, start = self._cached(query, key, value, attention_mask)
         exact = score_dtype(self.dtype)
         if self.causal:
@@ -238,22 +238,25 @@ class FlaxGPT2Attention(nn.Module):
         Where the cache has no room left, or the mask does not reach so far, the numbers are NaN: inside a
         compiled program nothing can be refused.
         """
-        is_there = self.has_variable("cache", "cached_key")
-        cached_key = self.variable("cache", "cached_key", jnp.zeros, key.shape, key.dtype)
-        cached_value = self.variable("cache", "cached_value", jnp.zeros, value.shape, value.dtype)
+        is_there = self.has_variable("cache", "cache_index")
+        axis = 2 if self.has_variable("cache", "turned_key") else 1  # that of the places
+        names = ("turned_key", "turned_value") if axis == 2 else ("cached_key", "cached_value")
+        cached_key = self.variable("cache", names[0], jnp.zeros, key.shape, key.dtype)
+        cached_value = self.variable("cache", names[1], jnp.zeros, value.shape, value.dtype)
         cache_index = self.variable("cache", "cache_index", jnp.zeros, (), jnp.int32)
         if not is_there:
             return query, key, value, 0
-        start, T, room = cache_index.value, query.shape[1], cached_key.value.shape[1]
+        start, T, room = cache_index.value, query.shape[1], cached_key.value.shape[axis]
         if attention_mask is not None:
             room = min(room, attention_mask.shape[-1])
         query, key, value = (
             jnp.where(start + T <= room, states, jnp.nan) for states in (query, key, value)
         )  # [B, T, H, K] each
-        cached_key.value = write(cached_key.value, key, start)  # [B, max_length, H, K]
-        cached_value.value = write(cached_value.value, value, start)  # [B, max_length, H, K]
+        for cached, new in ((cached_key, key), (cached_value, value)):
+            cached.value = write(cached.value, new.swapaxes(1, axis), start, axis)  # [B, max_length, H, K]
         cache_index.value = start + T  # []
-        return query, cached_key.value, cached_value.value, start
+        key, value = (cached.value.swapaxes(1, axis) for cached in (cached_key, cached_value))
+        return query, key, value, start  # [B, T, H, K]; [B, max_length, H, K] each
 
     def _divisor(self) -> float:
         """Return what the scores are divided by."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.flax import arguments
-from gpt2kit.flax.cache import empty_cache
+from gpt2kit.flax.cache import empty_cache, turned
 from gpt2kit.flax.generation.prompt import Prompt
 from gpt2kit.flax.mask import score_dtype
 
@@ -49,7 +49,7 @@ class Reader:
         past = None
         if self.use_cache:
             body = empty_cache(self.module.config, B, self.places, self.module.dtype)
-            past = {"transformer": body}
+            past = {"transformer": turned(body)}
         read |= {"position_ids": prompt.position_ids}
         scores, past = self._scores(params, prompt, past, prompt.positions - 1, **read)  # [B, V]
         return scores, None if past is None else _filled(past, prompt.positions)
