@@ -1,8 +1,8 @@
 """Let JAX compile quickly while a module of tests runs, and nothing twice.
 
 Every new `jax.jit` compiles anew, however equal what it compiles, and a step of training takes seconds each
-time. So programs are kept on disk, and LLVM is told not to look for the fastest machine code; what XLA makes of
-the arithmetic stays the same. Tests of the command compile as users do.
+time. So programs are kept on disk, and LLVM is told not to look for the fastest machine code; what XLA makes
+of the arithmetic stays the same. Tests of the command compile as users do.
 """
 
 from __future__ import annotations

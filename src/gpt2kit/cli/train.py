@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from gpt2kit.cli.console import stdout
 from gpt2kit.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from gpt2kit.training import TrainingLoop
 
 __all__ = ["train"]
 
@@ -112,15 +115,29 @@ def train(
         with tempfile.TemporaryDirectory() as folder:
             show_summary(training.start(text or [], folder, config), "nothing was written", stdout)
         return
-    import gpt2kit.torch  # noqa: F401  # where PyTorch is missing, this says so before the text is tokenized
     from gpt2kit.cli.training_view import View
 
     view = View(out, quiet=quiet)
     if resume:
         run = training.resume(out, given, text or [])
+        trainer = _trainer(run.config)
     else:
+        config = TrainingConfig(**given)
+        trainer = _trainer(
+            config
+        )  # where the framework is missing, this says so before the text is tokenized
         with view.tokenizing() as progress:
-            run = training.start(
-                text or [], out, TrainingConfig(**given), overwrite=overwrite, progress=progress
-            )
-    view.train(run, plot=plot)
+            run = training.start(text or [], out, config, overwrite=overwrite, progress=progress)
+    view.train(run, trainer, plot=plot)
+
+
+def _trainer(config: TrainingConfig) -> Callable[..., TrainingLoop]:
+    """Enter the room that a run names, and return what trains there.
+
+    Raises:
+        MissingDependencyError: Its framework is not installed.
+    """
+    from gpt2kit.cli.framework import Framework, part
+
+    trainer: Callable[..., TrainingLoop] = part(Framework(config.framework), "trainer").trainer
+    return trainer

@@ -18,7 +18,7 @@ from rich.table import Table
 from gpt2kit.checkpoint.layout import parameter_counts
 from gpt2kit.cli.console import note, stderr
 from gpt2kit.cli.info import size
-from gpt2kit.training import Metrics, Observer, Run
+from gpt2kit.training import Metrics, Observer, Run, TrainingLoop
 from gpt2kit.training.estimate import memory
 from gpt2kit.training.plot import save_picture, terminal_plot
 from gpt2kit.training.schedule import warmup_steps
@@ -85,23 +85,26 @@ class View(Observer):
             yield lambda done, total: self._progress.update(task, completed=done, total=total)
             self._progress.remove_task(task)
 
-    def train(self, run: Run, *, plot: bool) -> None:
+    def train(self, run: Run, make_trainer: Callable[..., TrainingLoop], *, plot: bool) -> None:
         """Train a run, then say where the result is and how to go on.
+
+        Args:
+            run: what to do.
+            make_trainer: makes the loop of the run's framework.
+            plot: draw the losses at the end.
 
         Raises:
             typer.Exit: with 128 plus the signal's number, where a signal ended the run.
         """
         if not self.quiet:
             show_summary(run, str(self.out), stderr)
-        from gpt2kit.torch.training import Trainer
-
         with StopSignals() as stop:
-            trainer = Trainer(run, self)
+            trainer = make_trainer(run, self)
             if run.resumed_from is not None:
                 self.noted(f"going on from step {trainer.step} of {run.steps}")
             with self._progress:
                 self._steps = self._progress.add_task(
-                    "training", total=run.steps, completed=trainer.step, state=""
+                    "training", total=run.steps, completed=trainer.step, state=trainer.opening
                 )
                 complete = trainer.fit(stop)
         self._finish(run, trainer.step, complete=complete, plot=plot)
@@ -119,7 +122,9 @@ class View(Observer):
             self.noted(f"best evaluation loss {best:.4f}")
         name = "last" if best is None else "best"
         if complete:
-            self.noted(f"done. Try it: gpt2kit generate --model {shlex.quote(str(self.out / name))}")
+            framework = "" if run.config.framework == "torch" else f" --framework {run.config.framework}"
+            model = shlex.quote(str(self.out / name))
+            self.noted(f"done. Try it: gpt2kit generate --model {model}{framework}")
         else:
             self.noted(
                 f"stopped after step {step} of {run.steps} and saved. Go on: "

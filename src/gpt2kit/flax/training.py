@@ -219,31 +219,36 @@ class Trainer(TrainingLoop):
 
     framework = "flax"
     state_file = "training_state.safetensors"
+    opening = "compiling"
     model: FlaxGPT2LMHeadModel
     state: TrainState
 
     def _build(self, source: str | Path | None) -> None:
         config = self.run.config
         self.device = _device(config.device)
-        dtype = jnp.bfloat16 if config.precision == "bf16" else jnp.float32
         weights, dropout = jax.random.split(_key(config.seed))
+        optimizer = make_optimizer(config)
         with jax.default_device(self.device):
-            if source is None:
-                self.model = FlaxGPT2LMHeadModel(self.run.model, dtype=dtype, _do_init=False)
-                params = jax.jit(self.model.init_weights, static_argnums=1)(weights, (1, 1))
-            else:
-                self.model, params = FlaxGPT2LMHeadModel.from_pretrained(
-                    source, dtype=dtype, _do_init=False, **config.dropouts()
-                )
-            # Weights are kept and updated in float32 whatever type they are stored in.
-            params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-            optimizer = make_optimizer(config)
-            state = TrainState(params, optimizer.init(params), dropout)
-        self.state = jax.device_put(state, self.device)
+            self.model, params = self._make_model(source, weights)
+            self.state = jax.device_put(TrainState(params, optimizer.init(params), dropout), self.device)
         settings = {"loss_chunk_size": config.loss_chunk_size}
         step = make_train_step(self.model, optimizer, clip=config.clip, **settings)
         self._jitted_step = jax.jit(step, donate_argnums=0)
         self._jitted_sum = jax.jit(make_sum_of_losses(self.model, **settings))
+
+    def _make_model(self, source: str | Path | None, key: Array) -> tuple[FlaxGPT2LMHeadModel, Params]:
+        """Return a model without parameters and these beside it: the buffers of a step go to the next."""
+        config = self.run.config
+        dtype = jnp.bfloat16 if config.precision == "bf16" else jnp.float32
+        if source is None:
+            model = FlaxGPT2LMHeadModel(self.run.model, dtype=dtype, _do_init=False)
+            return model, jax.jit(model.init_weights, static_argnums=1)(key, (1, 1))
+        seed = config.seed % 2**31  # for a head that the file does not have
+        found = FlaxGPT2LMHeadModel.from_pretrained(source, dtype=dtype, seed=seed, **config.dropouts())
+        model = FlaxGPT2LMHeadModel(found.config, dtype=dtype, _do_init=False)
+        model.generation_config = found.generation_config
+        # Weights are kept and updated in float32 whatever type they are stored in.
+        return model, model.to_fp32(found.params)
 
     def _step(self, portions: Portions, rate: float) -> tuple[float, float]:
         inputs, targets = (
@@ -269,9 +274,9 @@ class Trainer(TrainingLoop):
         )
 
     def _write_state(self, path: Path, progress: dict[str, Any]) -> None:
-        tensors = {name: np.asarray(leaf) for name, leaf in _named(self._kept()).items()}
+        tensors = {name: np.asarray(leaf) for name, leaf in _named(self.state.optimizer).items()}
+        about = {"progress": json.dumps({**progress, "key": np.asarray(self.state.key).tolist()})}
         size = 1 + sum(array.nbytes for array in tensors.values())  # one file
-        about = {"progress": json.dumps(progress)}
         save_safetensors(path.parent, tensors, max_shard_size=size, metadata=about, name=path.name)
 
     def _read_state(self, path: Path) -> dict[str, Any]:
@@ -281,24 +286,19 @@ class Trainer(TrainingLoop):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, KeyError, ValueError) as error:  # something else, or cut off
             raise TrainingError(f"{path} cannot be read: {error}") from None
-        return {**progress, "tensors": tensors}
+        return {**progress, "optimizer": tensors}
 
     def _take_up(self, state: dict[str, Any]) -> None:
-        kept = self._kept()
-        tensors = state["tensors"]
-        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(kept).items()}
-        if expected != {name: (array.shape, array.dtype) for name, array in tensors.items()}:
+        fresh, found = self.state.optimizer, state["optimizer"]
+        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(fresh).items()}
+        if expected != {name: (array.shape, array.dtype) for name, array in found.items()}:
             raise TrainingError(
                 f"{self.state_file} does not hold the state of this model's optimizer: it was written by "
                 "another version of optax or gpt2kit; go on with that one."
             )
-        found = jax.tree.unflatten(jax.tree.structure(kept), [tensors[name] for name in expected])
-        optimizer, key = jax.device_put(found, self.device)
-        self.state = TrainState(self.state.params, optimizer, key)
-
-    def _kept(self) -> tuple[Any, Array]:
-        """Return what a checkpoint keeps besides the weights."""
-        return self.state.optimizer, self.state.key
+        optimizer = jax.tree.unflatten(jax.tree.structure(fresh), [found[name] for name in expected])
+        key = np.array(state["key"], np.uint32)  # [2]
+        self.state = jax.device_put(TrainState(self.state.params, optimizer, key), self.device)
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -68,6 +68,9 @@ class TrainingLoop(ABC):
     state_file: ClassVar[str]
     """What a checkpoint has besides the model: all that resuming needs."""
 
+    opening: ClassVar[str] = ""
+    """What the first step does before it computes, for a display."""
+
     def __init__(self, run: Run, observer: Observer | None = None) -> None:
         if run.config.framework != self.framework:
             raise TrainingError(
