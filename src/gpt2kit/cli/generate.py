@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -92,7 +92,7 @@ def generate(
         text = POCKET_PROMPT if model == POCKET else ""
         if model == POCKET and not quiet:
             note(f"no prompt was given: going on with {POCKET_PROMPT!r}")
-    with options_as_typed():
+    with options_as_typed(generation):
         with loading(model, quiet):
             from gpt2kit.cli.writer import Writer
 
@@ -141,12 +141,12 @@ def _without_frame(text: str) -> str:
 
 
 @contextmanager
-def options_as_typed() -> Iterator[None]:
+def options_as_typed(given: Container[str]) -> Iterator[None]:
     """Let what is refused name the options as the command line spells them."""
     try:
         yield
     except (ConfigError, InputError) as error:
-        error.args = (as_typed(str(error)),)
+        error.args = (as_typed(str(error), given),)
         raise
 
 

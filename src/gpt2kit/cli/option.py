@@ -11,7 +11,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,27 +132,37 @@ NOT_SAMPLED = ("num_beam_groups", "force_word", "force_words_ids", "penalty_alph
 # Each of these means nothing without sampling, so that giving one switches it on (docs/cli.md).
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
+# What `generate` of the library calls otherwise, and what two options say in two ways.
+_OF_THE_LIBRARY = {"negative_prompt_ids": "negative_prompt", "assistant_model": "assistant_model"}
+_FOR_PEOPLE = {"bad_words_ids": "bad_word", "force_words_ids": "force_word"}
 _QUOTED = re.compile(r"`([a-z_]+)((?:=|>)?)([^`]*)`")
 _BARE = re.compile(r"(?<![\w.`/-])([a-z]+(?:_[a-z]+)+)((?:=\w+)?)(?![\w`/])")
 
 
-def as_typed(sentence: str) -> str:
+def as_typed(sentence: str, given: Container[str] = ()) -> str:
     """Spell the options that a sentence of the library names as they are typed: `top_k` as --top-k.
+
+    Args:
+        sentence: What the library says.
+        given: Options that the user gave; of two that mean the same, the one given is named.
 
     Example:
         >>> as_typed("`top_k` is 3: pass `do_sample=True`, at most max_new_tokens=7, or `use_cache=False`.")
         '--top-k is 3: pass --do-sample, at most --max-new-tokens=7, or --no-use-cache.'
     """
-    kinds = {option.name: option.kind for option in GENERATION}
+    kinds = {option.name: option.kind for option in GENERATION} | dict.fromkeys(_OF_THE_LIBRARY, str)
 
     def spelled(found: re.Match[str]) -> str:
         name, *rest = found.groups()
         if name not in kinds:
             return found.group()
         value = "".join(rest)
+        typed = _OF_THE_LIBRARY.get(name, name)
+        if typed in _FOR_PEOPLE and _FOR_PEOPLE[typed] in given and typed not in given:
+            typed = _FOR_PEOPLE[typed]
         if kinds[name] is bool and value in ("=True", "=False"):
-            return ("--no-" if value == "=False" else "--") + name.replace("_", "-")
-        return "--" + name.replace("_", "-") + value.replace(">", " above ")
+            typed, value = ("no_" if value == "=False" else "") + typed, ""
+        return "--" + typed.replace("_", "-") + value.replace(">", " above ")
 
     return _BARE.sub(spelled, _QUOTED.sub(spelled, sentence))
 

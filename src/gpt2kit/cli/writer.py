@@ -160,7 +160,7 @@ class Writer:
         if self.quiet or printer is not None or not stderr.is_terminal:
             yield lambda word: None
         else:
-            with stderr.status("writing") as status:
+            with stderr.status("") as status:
                 yield status.update
 
     def write_text(self, job: Job, *, echo: bool) -> None:

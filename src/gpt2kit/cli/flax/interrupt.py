@@ -12,10 +12,10 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpt2kit.cli.console import INTERRUPTED
 
@@ -40,19 +40,19 @@ def interruptible(function: Callable[[], Value]) -> Value:
         except BaseException as error:  # raised again, in the thread that waits
             future.set_exception(error)
 
-    thread = Thread(target=run, daemon=True)
-    thread.start()
+    Thread(target=run, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_BREATH)
+        while not wait([future], _BREATH).done:
+            pass
     except KeyboardInterrupt:
-        atexit.register(_end_at_once, thread)  # runs before JAX's own clearing up, which would wait
+        atexit.register(_end_at_once, future)  # runs before JAX's own clearing up, which would wait
         raise
     return future.result()
 
 
-def _end_at_once(thread: Thread) -> None:
-    if thread.is_alive():
+def _end_at_once(future: Future[Any]) -> None:
+    # Not whether the thread is alive: an interrupted join makes Python 3.11 believe that it is not.
+    if not future.done():
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,10 @@ import jax
 
 from gpt2kit.cli.framework import PROGRAMS
 
-__all__ = ["Stopwatch", "open_cache"]
+__all__ = ["Stopwatch", "dropping_broken", "open_cache"]
 
 LARGEST = 256_000_000  # bytes; a program of generate takes about half a million
+_OF_A_MODEL = 0.05  # seconds; tracing an operation by itself takes less, and a model more
 _MAKING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
 
@@ -46,6 +48,24 @@ def open_cache() -> None:
         excess -= size
 
 
+@contextmanager
+def dropping_broken() -> Iterator[None]:
+    """Empty the folder of programs where one of them cannot be read: it would be tried again at each start.
+
+    JAX compiles it anew and warns. A process that was killed while it wrote one leaves such a program.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    ours = jax.config.jax_compilation_cache_dir == str(PROGRAMS)
+    for warning in told:
+        if ours and "persistent compilation cache" in str(warning.message):
+            for file in PROGRAMS.glob("*-cache"):
+                file.unlink(missing_ok=True)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 class Stopwatch:
     """How long it took to make programs while this watch was running.
 
@@ -58,6 +78,7 @@ class Stopwatch:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
         self._spans: list[tuple[float, float]] = []
+        self._of_a_model = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -85,7 +106,10 @@ class Stopwatch:
         if step in _MAKING:
             now = time.perf_counter()
             self._spans.append((now - seconds, now))
-            self.tell("writing" if step == "backend_compile_duration" else "compiling")
+        if step == "jaxpr_trace_duration":
+            self._of_a_model = seconds > _OF_A_MODEL
+        elif step == "backend_compile_duration" and self._of_a_model:
+            self.tell("writing")
 
 
 @functools.cache

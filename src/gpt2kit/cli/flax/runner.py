@@ -5,8 +5,10 @@ A text is one compiled program, so all of its tokens come at once, after the com
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +18,12 @@ import numpy as np
 
 from gpt2kit.cli.flax.device import choose_device
 from gpt2kit.cli.flax.interrupt import interruptible
-from gpt2kit.cli.flax.programs import Stopwatch, open_cache
+from gpt2kit.cli.flax.programs import Stopwatch, dropping_broken, open_cache
 from gpt2kit.cli.job import Job, Result
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.flax import FlaxGPT2LMHeadModel
+from gpt2kit.flax.generation.parts import ELSEWHERE
 from gpt2kit.generation import BaseStreamer, GenerationConfig
 
 __all__ = ["FlaxRunner", "load"]
@@ -65,7 +68,7 @@ class FlaxRunner:
     ) -> Result:
         """Generate the new tokens of every text, with the scores of a beam search where they are wanted."""
         if job.negative_ids is not None:
-            raise InputError("--negative-prompt needs guidance, which is --framework torch's.")
+            raise InputError("--negative-prompt is for guidance, and --framework torch has that.")
         watch = Stopwatch(tell)
         prompt = np.array([job.ids], np.int32)  # [B, T]
         start = time.perf_counter()
@@ -80,7 +83,7 @@ class FlaxRunner:
             scores = np.asarray(output.scores).tolist() if with_scores else None
             return np.asarray(output.sequences).tolist(), scores
 
-        with watch.running():
+        with watch.running(), dropping_broken(), refusals_of_the_command():
             rows, scores = interruptible(generate)
         texts = [row[len(job.ids) :] for row in rows]
         seconds = time.perf_counter() - start - watch.seconds
@@ -100,8 +103,42 @@ def load(name: str, *, revision: str, device: str, dtype: str, assistant: str | 
         )
     target = choose_device(device)
     open_cache()
-    with jax.default_device(target):
-        model = FlaxGPT2LMHeadModel.from_pretrained(name, revision=revision, dtype=getattr(jnp, dtype))
-    cast = {"float32": model.to_fp32, "bfloat16": model.to_bf16, "float16": model.to_fp16}[dtype]
-    model.params = jax.device_put(cast(model.params), target)
+    kind = jnp.dtype(dtype)
+    with dropping_broken():
+        with jax.default_device(target), no_word_of_dtypes():
+            model = FlaxGPT2LMHeadModel.from_pretrained(name, revision=revision, dtype=kind)
+        params = model.params
+        if any(leaf.dtype != kind for leaf in jax.tree.leaves(params)):
+            cast = {"float32": model.to_fp32, "bfloat16": model.to_bf16, "float16": model.to_fp16}[dtype]
+            params = jax.jit(cast)(params)  # one program, where each shape would be one
+        model.params = jax.device_put(params, target)
     return FlaxRunner(model)
+
+
+@contextmanager
+def refusals_of_the_command() -> Iterator[None]:
+    """Let what the room refuses name the way out that the command has."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error)
+        if said.startswith("In the Flax room"):
+            way_out = "--framework torch does it"
+            said = said.replace(ELSEWHERE, way_out) if ELSEWHERE in said else f"{said} Or: {way_out}."
+            error.args = (said,)
+        raise
+
+
+@contextmanager
+def no_word_of_dtypes() -> Iterator[None]:
+    """Keep quiet about the types that weights are stored in: --dtype says how they are held."""
+    logger = logging.getLogger("gpt2kit.flax.weights")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.funcName != "_log_dtypes"
+
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
