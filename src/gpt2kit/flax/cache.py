@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from gpt2kit.config import GPT2Config
 
-__all__ = ["empty_cache", "heads_of", "turned", "write"]
+__all__ = ["empty_cache", "heads_of", "turned", "turned_back", "turned_cache", "write"]
 
 Cache = dict[str, Any]
 
@@ -59,18 +59,29 @@ def empty_cache(config: GPT2Config, batch_size: int, max_length: int, dtype: Any
     }
 
 
-def turned(cache: Cache) -> Cache:
-    """Return the cache of a body with heads before places, [B, H, max_length, K]: the order of the products.
+def turned(states: Array) -> Array:
+    """Return keys or values with heads before places: [B, max_length, H, K] to [B*H, max_length, K].
 
-    The loop of a generation keeps it so, under names of their own; else every step would turn all keys and
-    values round, which takes longer than all else that is not the weights.
+    The loop of a generation keeps them so, under names of their own. That is the order of the products, in
+    which nothing has to be turned round or copied at a step.
     """
+    B, places, H, K = states.shape
+    return states.swapaxes(1, 2).reshape(B * H, places, K)  # [B*H, max_length, K]
+
+
+def turned_back(states: Array, B: int) -> Array:
+    """Return keys or values of B sequences as they were: [B*H, max_length, K] to [B, max_length, H, K]."""
+    return states.reshape(B, -1, *states.shape[1:]).swapaxes(1, 2)  # [B, max_length, H, K]
+
+
+def turned_cache(cache: Cache) -> Cache:
+    """Return the cache of a body with keys and values turned."""
     names = {"cached_key": "turned_key", "cached_value": "turned_value", "cache_index": "cache_index"}
     return {
         "h": {
             layer: {
                 "attn": {
-                    names[name]: leaf.swapaxes(1, 2) if leaf.ndim else leaf  # [B, H, max_length, K]
+                    names[name]: turned(leaf) if leaf.ndim else leaf  # [B*H, max_length, K]
                     for name, leaf in leaves["attn"].items()
                 }
             }
@@ -79,13 +90,6 @@ def turned(cache: Cache) -> Cache:
     }
 
 
-def write(cached: Array, new: Array, start: Array, axis: int = 1) -> Array:
-    """Put new keys or values at place `start` of the cached ones.
-
-    Args:
-        cached: [B, max_length, H, K], or [B, H, max_length, K] with axis 2.
-        new: [B, T, H, K], or [B, H, T, K].
-        start: How many places are filled.
-        axis: That of the places.
-    """
-    return lax.dynamic_update_slice_in_dim(cached, new.astype(cached.dtype), start, axis)
+def write(cached: Array, new: Array, start: Array) -> Array:
+    """Put new keys or values [B, T, H, K] at place `start` of the cached ones [B, max_length, H, K]."""
+    return lax.dynamic_update_slice_in_dim(cached, new.astype(cached.dtype), start, axis=1)

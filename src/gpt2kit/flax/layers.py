@@ -17,7 +17,7 @@ from jax import Array, lax
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.flax.activation import ACTIVATIONS
-from gpt2kit.flax.cache import heads_of, write
+from gpt2kit.flax.cache import heads_of, turned, turned_back, write
 from gpt2kit.flax.mask import causal_bias, padding_bias, score_dtype
 
 __all__ = [
@@ -131,14 +131,21 @@ def attend(
         The mixture [B, T, H, K] and the weights [B, H, T, S].
     """
     exact = score_dtype(query.dtype)
-    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=exact)  # [B, H, T, S]
+    T, K = query.shape[1], query.shape[3]
+    axes = (((3,), (3,)), ((0, 2), (0, 2)))
+    if T < K:  # XLA turns one operand or the result round: for few queries the result is the smaller
+        scores = lax.dot_general(key, query, axes, preferred_element_type=exact)  # [B, H, S, T]
+        scores = scores.swapaxes(2, 3)  # [B, H, T, S]
+    else:
+        scores = lax.dot_general(query, key, axes, preferred_element_type=exact)  # [B, H, T, S]
     scores = scores / divisor  # [B, H, T, S]
     if bias is not None:
         scores = scores + bias  # [B, H, T, S]
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))  # [B, H, T, S]
     if head_mask is not None:
         weights = weights * head_mask.astype(value.dtype)  # [B, H, T, S]
-    return jnp.einsum("bhts,bshk->bthk", weights, value), weights  # [B, T, H, K], [B, H, T, S]
+    mixed = lax.dot_general(weights, value, (((3,), (1,)), ((0, 1), (0, 2))))  # [B, H, T, K]
+    return mixed.swapaxes(1, 2), weights  # [B, T, H, K], [B, H, T, S]
 
 
 class FlaxGPT2Attention(nn.Module):
@@ -239,23 +246,26 @@ class FlaxGPT2Attention(nn.Module):
         compiled program nothing can be refused.
         """
         is_there = self.has_variable("cache", "cache_index")
-        axis = 2 if self.has_variable("cache", "turned_key") else 1  # that of the places
-        names = ("turned_key", "turned_value") if axis == 2 else ("cached_key", "cached_value")
+        is_turned = self.has_variable("cache", "turned_key")
+        names = ("turned_key", "turned_value") if is_turned else ("cached_key", "cached_value")
         cached_key = self.variable("cache", names[0], jnp.zeros, key.shape, key.dtype)
         cached_value = self.variable("cache", names[1], jnp.zeros, value.shape, value.dtype)
         cache_index = self.variable("cache", "cache_index", jnp.zeros, (), jnp.int32)
         if not is_there:
             return query, key, value, 0
-        start, T, room = cache_index.value, query.shape[1], cached_key.value.shape[axis]
+        start, T, room = cache_index.value, query.shape[1], cached_key.value.shape[1]
         if attention_mask is not None:
             room = min(room, attention_mask.shape[-1])
         query, key, value = (
             jnp.where(start + T <= room, states, jnp.nan) for states in (query, key, value)
         )  # [B, T, H, K] each
         for cached, new in ((cached_key, key), (cached_value, value)):
-            cached.value = write(cached.value, new.swapaxes(1, axis), start, axis)  # [B, max_length, H, K]
+            new = turned(new) if is_turned else new  # [B, T, H, K] or [B*H, T, K]
+            cached.value = write(cached.value, new, start)  # [B, max_length, H, K] or [B*H, max_length, K]
         cache_index.value = start + T  # []
-        key, value = (cached.value.swapaxes(1, axis) for cached in (cached_key, cached_value))
+        key, value = cached_key.value, cached_value.value  # [B, max_length, H, K] or [B*H, max_length, K]
+        if is_turned:
+            key, value = turned_back(key, len(query)), turned_back(value, len(query))
         return query, key, value, start  # [B, T, H, K]; [B, max_length, H, K] each
 
     def _divisor(self) -> float:

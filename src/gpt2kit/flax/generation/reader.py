@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.flax import arguments
-from gpt2kit.flax.cache import empty_cache, turned
+from gpt2kit.flax.cache import empty_cache, turned_cache
 from gpt2kit.flax.generation.prompt import Prompt
 from gpt2kit.flax.mask import score_dtype
 
-__all__ = ["Past", "Reader", "repeated", "taken"]
+__all__ = ["Past", "Reader", "repeated"]
 
 # Keys and values of what was read, in the tree of the module's own cache; None where nothing is kept.
 Past = dict[str, Any] | None
@@ -49,7 +49,7 @@ class Reader:
         past = None
         if self.use_cache:
             body = empty_cache(self.module.config, B, self.places, self.module.dtype)
-            past = {"transformer": turned(body)}
+            past = {"transformer": turned_cache(body)}
         read |= {"position_ids": prompt.position_ids}
         scores, past = self._scores(params, prompt, past, prompt.positions - 1, **read)  # [B, V]
         return scores, None if past is None else _filled(past, prompt.positions)
@@ -131,15 +131,15 @@ def _filled(past: dict[str, Any], positions: Any) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: jnp.asarray(positions, leaf.dtype) if leaf.ndim == 0 else leaf, past)
 
 
-def repeated(past: Past, times: int) -> Past:
-    """Return keys and values with every row `times` times in a row."""
+def repeated(past: Past, times: int, B: int) -> Past:
+    """Return the keys and values of B rows with every row `times` times in a row."""
     if times == 1:
         return past
-    return jax.tree.map(
-        lambda leaf: leaf if leaf.ndim == 0 else jnp.repeat(leaf, times, axis=0), past
-    )  # [R * times, C, H, K]
 
+    def again(leaf: Array) -> Array:
+        if leaf.ndim == 0:
+            return leaf
+        rows = leaf.reshape(B, -1, *leaf.shape[1:])  # [B, H, C, K]
+        return jnp.repeat(rows, times, axis=0).reshape(-1, *leaf.shape[1:])  # [B * times * H, C, K]
 
-def taken(past: Past, rows: Array) -> Past:
-    """Return the keys and values of these rows, in their order."""
-    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[rows], past)  # [rows, C, H, K]
+    return jax.tree.map(again, past)

@@ -119,7 +119,7 @@ def _write(
 ) -> tuple[Array, Array]:
     """Return the texts [R, T] and the lowest score that a token of each was chosen for, [R]."""
     scores, past = reader.first(params, prompt)  # [B, V]
-    prompt, past = prompt.repeat(returns), repeated(past, returns)
+    prompt, past = prompt.repeat(returns), repeated(past, returns, len(scores))
     scores = jnp.repeat(scores, returns, axis=0)  # [R, V]
     text = begun(prompt, places, ends.pad_token_id)  # [R, T]
     last_seen = lax.dynamic_slice_in_dim(prompt.mask, prompt.positions - 1, 1, axis=1)[:, 0]  # [R]
