@@ -71,6 +71,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "FlaxTopPLogitsWarper",
         "FlaxTypicalLogitsWarper",
     ),
+    "gpt2kit.tensorflow": ("TFGPT2Tokenizer",),
     "gpt2kit.torch": (
         "AssistedDecoderOnlyOutput",
         "AutoModel",

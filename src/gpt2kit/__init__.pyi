@@ -48,6 +48,7 @@ from gpt2kit.generation import (
     TextStreamer,
 )
 from gpt2kit.outputs import ModelOutput
+from gpt2kit.tensorflow import TFGPT2Tokenizer
 from gpt2kit.tokenization import AddedToken, AutoTokenizer, BatchEncoding, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.torch import (
     AssistedDecoderOnlyOutput,
@@ -225,6 +226,7 @@ __all__ = [
     "StoppingCriteriaList",
     "SuppressTokensAtBeginLogitsProcessor",
     "SuppressTokensLogitsProcessor",
+    "TFGPT2Tokenizer",
     "TemperatureLogitsWarper",
     "TextIteratorStreamer",
     "TextScore",

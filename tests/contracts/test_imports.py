@@ -16,11 +16,12 @@ import gpt2kit
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "transformers"}
-ROOMS = ("gpt2kit.torch", "gpt2kit.flax")
+ROOMS = ("gpt2kit.torch", "gpt2kit.flax", "gpt2kit.tensorflow")
 # A class of each room, and the libraries that the room is written with: what it may load, and no other.
 DOORS = {
     "gpt2kit.torch": ("GPT2LMHeadModel", {"torch"}),
     "gpt2kit.flax": ("FlaxGPT2LMHeadModel", {"jax", "flax"}),
+    "gpt2kit.tensorflow": ("TFGPT2Tokenizer", {"tensorflow", "keras"}),
 }
 # Rooms, the commands that run in one (imported only when they run), and what only a pickle needs.
 NEEDS_FRAMEWORK = (
@@ -122,8 +123,9 @@ for module in sys.argv[1:]:
 def test_a_class_of_a_room_loads_its_framework_and_looks_for_no_other(room: str):
     needs(room)
     name, framework = DOORS[room]
-    assert asked_for_by(f"import gpt2kit; gpt2kit.{name}") == framework
-    assert modules_after(room) & FRAMEWORKS == framework
+    of_itself = asked_for_by(f"import {', '.join(framework)}") - framework  # TensorFlow looks for JAX
+    assert asked_for_by(f"import gpt2kit; gpt2kit.{name}") - of_itself == framework
+    assert modules_after(room) & FRAMEWORKS - of_itself == framework
 
 
 @pytest.mark.parametrize("missing", ["jax", "jaxlib", "flax"])
@@ -139,6 +141,14 @@ def test_without_jax_or_flax_a_model_and_the_command_say_what_to_install(missing
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "gpt2kit[flax]" in done.stderr
+
+
+def test_without_tensorflow_its_tokenizer_says_what_to_install():
+    """None in sys.modules makes an import fail as if nothing were installed."""
+    program = "import sys; sys.modules['tensorflow'] = None; import gpt2kit; gpt2kit.TFGPT2Tokenizer"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "MissingDependencyError" in done.stderr
+    assert "gpt2kit[tensorflow]" in done.stderr
 
 
 def test_without_pytorch_a_model_and_the_command_say_what_to_install():

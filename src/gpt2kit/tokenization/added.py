@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import regex
 from tokenizers import AddedToken
 
-__all__ = ["AddedTokens"]
+__all__ = ["WORD", "AddedTokens"]
 
 # What the tokenizers library calls a word character; \w of Python leaves combining marks out.
-_WORD = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]"
-_ENDS_WITH_WORD = regex.compile(rf"(?<={_WORD})")
-_STARTS_WITH_WORD = regex.compile(_WORD)
+WORD = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]"
+_ENDS_WITH_WORD = regex.compile(rf"(?<={WORD})")
+_STARTS_WITH_WORD = regex.compile(WORD)
 _SPACE = regex.compile(r"\s*")
 _SPACE_BEFORE = regex.compile(r"(?r)\s*")  # searched backwards, from the end given
 

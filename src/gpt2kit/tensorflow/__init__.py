@@ -1,0 +1,27 @@
+"""GPT-2 in TensorFlow and Keras 3."""
+
+from __future__ import annotations
+
+from gpt2kit.errors import MissingDependencyError
+from gpt2kit.tensorflow.noise import start_quietly
+
+try:
+    start_quietly()
+except ModuleNotFoundError as _error:
+    if _error.name != "tensorflow":
+        raise
+    raise MissingDependencyError(
+        "This part of gpt2kit needs TensorFlow, which is not installed: pip install 'gpt2kit[tensorflow]'"
+    ) from None
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise MissingDependencyError(
+        f"This part of gpt2kit needs Keras on TensorFlow, and Keras computes with {_keras.backend.backend()} "
+        "here. Set KERAS_BACKEND=tensorflow before Keras is imported first."
+    )
+
+from gpt2kit.tensorflow.tokenizer import TFGPT2Tokenizer
+
+__all__ = ["TFGPT2Tokenizer"]
