@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="the pages compute with PyTorch")
-
 ROOT = Path(__file__).parents[2]
 PAGES = {
     "README.md": "ROMEO:\n",
     "docs/activations.md": "torch.Size([1, 6, 9, 9])\n",
     "docs/evaluation.md": "14 tokens scored",
     "docs/export.md": "ROMEO:\nBut soft, what",
+    "docs/flax.md": "{'bias': (576,), 'kernel': (576, 192)}\n",
     "docs/generation.md": "'ROMEO:",
     "docs/models.md": "",
 }
+
+
+COMPUTES_WITH = {"docs/flax.md": "jax"}  # the others with PyTorch
 
 
 def python_of(page: str) -> str:
@@ -35,6 +37,7 @@ def python_of(page: str) -> str:
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")  # torch.export's own
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_the_page_runs(page, monkeypatch, capsys):
+    pytest.importorskip(COMPUTES_WITH.get(page, "torch"), reason="the page computes with it")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     exec(compile(python_of(page), page, "exec"), {"__name__": "page"})
     out = capsys.readouterr().out
@@ -44,6 +47,7 @@ def test_the_python_of_the_page_runs(page, monkeypatch, capsys):
 
 def test_the_python_of_the_training_page_runs_when_it_is_shorter(monkeypatch, tmp_path):
     """One step instead of a hundred, on a text of ours."""
+    pytest.importorskip("torch", reason="the page computes with PyTorch")
     code = python_of("docs/training.md")
     assert "steps=100" in code
     (tmp_path / "plays.txt").write_text("ROMEO:\nBut soft, what light through yonder window breaks?\n" * 300)
