@@ -17,7 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt2kit.cli.console import stderr
-from gpt2kit.cli.torch.runner import choose_device
+from gpt2kit.cli.torch.runner import choose_device, open_model
 from gpt2kit.errors import InputError
 from gpt2kit.evaluation import (
     Likelihood,
@@ -57,7 +57,7 @@ class Evaluator:
         """Load a folder or a hub name onto a device."""
         target = choose_device(device)
         revision = revision or "main"
-        model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=getattr(torch, dtype))
+        model = open_model(name, revision, getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         return cls(tokenizer, model.to(target).eval(), quiet)
 

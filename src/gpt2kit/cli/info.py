@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt2kit.cli.console import show, write
+from gpt2kit.cli.framework import ROOMS
 
 __all__ = ["info"]
 
@@ -42,7 +43,8 @@ def info(
 ) -> None:
     """Show a model's configuration, parameters, files and need of memory.
 
-    Only config.json is downloaded, and no framework is needed. The files are those on this disk.
+    Only config.json is downloaded, and no framework is needed. The files are those on this disk. What
+    --framework of generate and train takes is told too, and whether it is installed here.
 
     [bold]Examples[/bold]
 
@@ -83,11 +85,15 @@ def gather(name: str, revision: str | None) -> dict[str, Any]:
             {"dtype": dtype, "weights": total * width, "cache_per_1000_tokens": cache * max(width, 2)}
             for dtype, width in BYTES.items()
         ],
+        "frameworks": [
+            {"framework": framework.value, "name": room.name, "installed": room.installed()}
+            for framework, room in ROOMS.items()
+        ],
     }
 
 
 def stored(folder: Path) -> dict[str, Any] | None:
-    """Say what the safetensors files of a folder hold, by their headers; None where there are none.
+    """Say what the files of weights hold, by their headers; None where there are none that can be looked at.
 
     A `pytorch_model.bin` is listed among the files but not opened: that would read all of it, with PyTorch.
     """
@@ -95,7 +101,7 @@ def stored(folder: Path) -> dict[str, Any] | None:
     from gpt2kit.errors import FileNotInRepositoryError
 
     try:
-        checkpoint = open_checkpoint(folder, use_safetensors=True)
+        checkpoint = open_checkpoint(folder, formats=("safetensors", "flax"))
     except FileNotInRepositoryError:
         return None
     with checkpoint:
@@ -135,12 +141,23 @@ def draw(facts: dict[str, Any]) -> None:
             for row in facts["memory"]
         ],
     )
+    show(
+        "frameworks",
+        [
+            (
+                row["framework"],
+                f"{row['name']}, {'installed' if row['installed'] else 'not installed: '}"
+                + ("" if row["installed"] else f"pip install 'gpt2kit[{row['framework']}]'"),
+            )
+            for row in facts["frameworks"]
+        ],
+    )
 
 
 def describe(weights: dict[str, Any] | None) -> str:
     """Say in a line what the files of weights hold."""
     if weights is None:
-        return "no safetensors; other files are not opened"
+        return "no safetensors and no msgpack; other files are not opened"
     kinds = ", ".join(f"{count:,} x {dtype}" for dtype, count in weights["numbers_by_dtype"].items())
     return f"{weights['tensors']} tensors: {kinds}"
 

@@ -5,6 +5,7 @@ A text is one compiled program, so all of its tokens come at once, after the com
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt2kit.checkpoint.read import BIN_NAME
 from gpt2kit.cli.flax.device import choose_device
 from gpt2kit.cli.flax.interrupt import interruptible
 from gpt2kit.cli.flax.programs import Stopwatch, dropping_broken, open_cache
 from gpt2kit.cli.job import Job, Result
+from gpt2kit.cli.weights import open_any
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.flax import FlaxGPT2LMHeadModel
@@ -106,7 +109,10 @@ def load(name: str, *, revision: str, device: str, dtype: str, assistant: str | 
     kind = jnp.dtype(dtype)
     with dropping_broken():
         with jax.default_device(target), no_word_of_dtypes():
-            model = FlaxGPT2LMHeadModel.from_pretrained(name, revision=revision, dtype=kind)
+            opened = functools.partial(
+                FlaxGPT2LMHeadModel.from_pretrained, name, revision=revision, dtype=kind
+            )
+            model = open_any(opened, name, revision, BIN_NAME, "from_pt")
         params = model.params
         if any(leaf.dtype != kind for leaf in jax.tree.leaves(params)):
             cast = {"float32": model.to_fp32, "bfloat16": model.to_bf16, "float16": model.to_fp16}[dtype]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from typing import Any
 
 import torch
 
+from gpt2kit.checkpoint.read import FLAX_NAME
 from gpt2kit.cli.job import Job, Result
 from gpt2kit.cli.printer import Clock
+from gpt2kit.cli.weights import open_any
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig
 from gpt2kit.torch import GPT2LMHeadModel, set_seed
 from gpt2kit.torch.generation.draft import check_assistant
 
-__all__ = ["TorchRunner", "choose_device", "load"]
+__all__ = ["TorchRunner", "choose_device", "load", "open_model"]
 
 # A model this small is read from the processor's own cache, where further threads gain nothing; and where
 # other programs want the same cores they wait for each other: 20 instead of 300 tokens/s of 3M parameters.
@@ -91,16 +94,21 @@ def load(name: str, *, revision: str, device: str, dtype: str, assistant: str | 
     """Load a folder or a hub name onto a device, and the model that drafts for it, if one is named."""
     target = choose_device(device)
     kind = getattr(torch, dtype)
-    model = GPT2LMHeadModel.from_pretrained(name, revision=revision, torch_dtype=kind)
-    model.to(target).eval()
+    model = open_model(name, revision, kind).to(target).eval()
     draft = None
     if assistant is not None:
-        draft = GPT2LMHeadModel.from_pretrained(assistant, torch_dtype=kind)
-        draft.to(target).eval()
+        draft = open_model(assistant, "main", kind).to(target).eval()
         check_assistant(draft, model)
     if model.num_parameters() < ONE_THREAD_BELOW:
         torch.set_num_threads(1)
     return TorchRunner(model, draft)
+
+
+def open_model(name: str, revision: str, dtype: torch.dtype) -> GPT2LMHeadModel:
+    """Load a folder or a hub name, in whichever format its weights are."""
+    load = functools.partial(GPT2LMHeadModel.from_pretrained, name, revision=revision, torch_dtype=dtype)
+    model: GPT2LMHeadModel = open_any(load, name, revision, FLAX_NAME, "from_flax")
+    return model
 
 
 def choose_device(name: str) -> torch.device:
