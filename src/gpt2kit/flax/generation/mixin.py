@@ -114,7 +114,8 @@ class FlaxGenerationMixin:
                 `bos_token_id`.
             generation_config: The options; by default the model's own.
             prng_key: What sampling draws from; by default `jax.random.PRNGKey(0)`.
-            trace: Whether to compile. Without, the same is done step by step in Python, to find mistakes.
+            trace: Whether the whole is compiled. Without, loop and rules run in Python, token by token, so
+                that they can be looked at; only what reads the model is compiled.
             params: Parameters in place of the model's own.
             logits_processor: Rules of the user's own, applied after those of the options.
             **kwargs: Options that override `generation_config`, and arguments of the model such as
@@ -150,9 +151,10 @@ class FlaxGenerationMixin:
         key = _key(prng_key)
         exact = is_traced(params, prompt, key)
         laid, places, cache = prompt.laid_out(plan, exact)
+        programs = None if trace or exact else self.programs
         how = Search(
             places=places,
-            reader=Reader(self.module, cache, plan.use_cache),
+            reader=Reader(self.module, cache, plan.use_cache, programs),
             ends=ends_of(plan),
             processors=processors_of(plan, laid, logits_processor or []),
             sampled=plan.sampled,

@@ -19,7 +19,7 @@ from gpt2kit.errors import InputError
 from gpt2kit.flax.generation.processor import FlaxLogitsProcessorList
 from gpt2kit.flax.generation.prompt import is_traced
 
-__all__ = ["Fixed", "Programs", "fixed", "loop", "run"]
+__all__ = ["Fixed", "Programs", "fixed", "key_of", "loop", "run"]
 
 
 class Programs:
@@ -114,7 +114,7 @@ def run(
     """Return function(*compiled_in, *arguments), computed by one compiled program.
 
     Where an argument is being traced, the caller's own program takes the function in; with trace=False it
-    runs step by step.
+    runs in Python.
 
     Args:
         model: Keeps the program.
@@ -128,9 +128,12 @@ def run(
     kinds = jax.tree.leaves(arguments, is_leaf=lambda leaf: isinstance(leaf, Fixed))
     if any(isinstance(leaf, Fixed) and leaf.key is None for leaf in kinds):
         return model.programs.make(function, compiled_in)(*arguments)
-    # What the module reads while it is traced; a program holds its module, so that the id stays its own.
-    key = (id(model.module), model.config.to_json_string(use_diff=False), jax.config.jax_enable_x64)
-    return model.programs.get(function, compiled_in, key)(*arguments)
+    return model.programs.get(function, compiled_in, key_of(model.module))(*arguments)
+
+
+def key_of(module: Any) -> Hashable:
+    """Return what a module reads while it is traced; a program holds its module, so the id stays its own."""
+    return id(module), module.config.to_json_string(use_diff=False), jax.config.jax_enable_x64
 
 
 def loop(goes_on: Callable[[Any], Any], step: Callable[[Any], Any], state: Any, trace: bool) -> Any:

@@ -8,7 +8,8 @@ room, C places of the cache, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -17,7 +18,8 @@ from jax import Array, lax
 
 from gpt2kit.flax import arguments
 from gpt2kit.flax.cache import empty_cache, turned_cache
-from gpt2kit.flax.generation.prompt import Prompt
+from gpt2kit.flax.generation.program import Programs, key_of
+from gpt2kit.flax.generation.prompt import Prompt, is_traced
 from gpt2kit.flax.mask import score_dtype
 
 __all__ = ["Past", "Reader", "repeated"]
@@ -34,14 +36,20 @@ class Reader:
         module: A Linen module with `transformer` and a head.
         places: C, the places of the cache.
         use_cache: Whether keys and values are kept; without, every step reads the whole text.
+        programs: Where compiled forms of `first` and `next` are kept, for a loop in Python; None within a
+            program.
     """
 
-    module: Any = field(compare=False)  # `program.run` tells programs of other modules apart
+    module: Any = field(compare=False)  # `program.key_of` tells programs of other modules apart
     places: int
     use_cache: bool = True
+    programs: Programs | None = field(default=None, compare=False)
 
     def first(self, params: Any, prompt: Prompt) -> tuple[Array, Past]:
         """Read the prompt: the scores of what may follow, [B, V], and the keys and values of the prompt."""
+        return self._run(Reader._first, params, prompt)
+
+    def _first(self, params: Any, prompt: Prompt) -> tuple[Array, Past]:
         B = len(prompt.position_ids)
         read = {"input_ids": prompt.ids, "token_type_ids": prompt.token_type_ids}
         if prompt.embeds is not None:
@@ -66,6 +74,11 @@ class Reader:
             text: The tokens so far, [R, T].
             cur_len: How many there are; at least one is new.
         """
+        return self._run(Reader._next, params, prompt, past, text, cur_len)
+
+    def _next(
+        self, params: Any, prompt: Prompt, past: Past, text: Array, cur_len: Array
+    ) -> tuple[Array, Past]:
         written = cur_len - 1 - prompt.length  # new tokens before the last one
         if past is None:
             return self._whole(params, prompt, text, cur_len)
@@ -75,6 +88,13 @@ class Reader:
         return self._scores(
             params, prompt, past, 0, input_ids=last, position_ids=places, token_type_ids=types
         )
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what reads the model: as it is within a program, else as a small program of its own."""
+        if self.programs is None or is_traced(arguments):
+            return function(self, *arguments)
+        compiled_in = (replace(self, programs=None),)
+        return self.programs.get(function, compiled_in, key_of(self.module))(*arguments)
 
     def _whole(self, params: Any, prompt: Prompt, text: Array, cur_len: Array) -> tuple[Array, Past]:
         """Read the whole text as if for the first time."""
