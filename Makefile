@@ -24,7 +24,7 @@ alone: $(ALONE)/.ready ## test the Flax room where neither PyTorch nor TensorFlo
 	@$(ALONE)/bin/python -c 'from importlib.util import find_spec; found = [name for name in ("torch", "tensorflow", "keras", "transformers") if find_spec(name)]; assert not found, f"installed in $(ALONE): {found}"'
 	@$(ALONE)/bin/python -m pytest tests/rooms/flax tests/agreement tests/contracts \
 		tests/apps/test_cli_*.py tests/apps/test_train_*.py tests/apps/test_hub_models.py tests/apps/test_pocket.py \
-		tests/docs/test_page_code.py tests/docs/test_docs_src.py \
+		tests/docs/test_page_code.py tests/docs/test_docs_src_flax.py \
 		tests/unit/test_checkpoint_*.py tests/unit/test_tokenization_batch.py
 
 companions: $(COMPANIONS)/.ready ## test with lm-evaluation-harness, PEFT and accelerate, in an environment of its own
