@@ -91,10 +91,18 @@ class ParameterMixin:
         if params is None:
             drawn: Tree = self.module.init(rngs, *inputs)["params"]
             return drawn
-        params = tree.checked(params, self._params_shape_tree, partial=True)
-        # Linen draws what it does not find.
-        _, filled = self.module.apply({"params": params}, *inputs, rngs=rngs, mutable=["params"])
-        return tree.checked(filled["params"], self._params_shape_tree)
+        given = tree.flatten(tree.checked(params, self._params_shape_tree, partial=True))
+        missing = self.required_params - given.keys()
+
+        @jax.jit  # computes what it returns, and so not the forward pass
+        def draw(rngs: dict[str, Array]) -> dict[Path, Array]:
+            held = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in given.items()}
+            variables = {"params": tree.unflatten(held)}  # Linen draws what it does not find there
+            _, filled = self.module.apply(variables, *inputs, rngs=rngs, mutable=["params"])
+            drawn = tree.flatten(filled["params"])
+            return {path: drawn[path] for path in missing}
+
+        return tree.checked(tree.unflatten(given | draw(rngs)), self._params_shape_tree)
 
     # ------------------------------------------------------------------ dtypes
 

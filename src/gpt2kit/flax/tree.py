@@ -19,7 +19,7 @@ __all__ = ["Path", "Tree", "cast", "checked", "flatten", "shown", "unflatten"]
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 
-_SHOWN = 3  # leaves that a message names
+_SHOWN = 2  # leaves of each kind that a message names
 
 
 def flatten(tree: Any) -> dict[Path, Any]:
@@ -72,25 +72,30 @@ def checked(params: Any, expected: Tree, partial: bool = False) -> Tree:
             their paths and both shapes.
     """
     given, wanted = flatten(params), flatten(expected)
-    faults = [] if partial else [f"{shown(path)} is missing" for path in wanted if path not in given]
-    faults += [f"{shown(path)} is unknown" for path in given if path not in wanted]
-    for path, leaf in given.items():
-        shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-        if path not in wanted:
-            continue
-        if shape is None or dtype is None:
-            faults.append(f"{shown(path)} is a {type(leaf).__name__} and no array")
-        elif tuple(shape) != wanted[path].shape:
-            faults.append(f"{shown(path)} is {list(shape)} and should be {list(wanted[path].shape)}")
-        elif not jnp.issubdtype(dtype, jnp.floating):
-            faults.append(f"{shown(path)} is of dtype {dtype} and should hold floating-point numbers")
-    if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    missing = [] if partial else [f"{shown(path)} is missing" for path in wanted if path not in given]
+    unknown = [f"{shown(path)} is unknown" for path in given if path not in wanted]
+    wrong = [_fault(path, given[path], wanted[path].shape) for path in given if path in wanted]
+    kinds = [missing, unknown, [fault for fault in wrong if fault]]
+    if any(kinds):
+        told = [fault for kind in kinds for fault in kind[:_SHOWN]]
+        more = sum(map(len, kinds)) - len(told)
         raise InputError(
-            f"params do not fit the model: {'; '.join(faults[:_SHOWN])}{more}. "
+            f"params do not fit the model: {'; '.join(told)}{f'; and {more} more' if more else ''}. "
             "model.params_shape_tree has the tree that is wanted."
         )
     return unflatten({path: given[path] for path in wanted if path in given})
+
+
+def _fault(path: Path, leaf: Any, wanted: tuple[int, ...]) -> str | None:
+    """Say what is wrong with a leaf that should be an array of floating-point numbers; None if nothing is."""
+    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
+    if shape is None or dtype is None:
+        return f"{shown(path)} is a {type(leaf).__name__} and no array"
+    if tuple(shape) != wanted:
+        return f"{shown(path)} is {list(shape)} and should be {list(wanted)}"
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return f"{shown(path)} is of dtype {dtype} and should hold floating-point numbers"
+    return None
 
 
 def cast(params: Any, dtype: Any, mask: Any = None) -> Tree:

@@ -184,8 +184,8 @@ def _read(source: Checkpoint, name: str, path: tree.Path, shape: Sequence[int], 
         source.read_into(name, values)
     if values.dtype == np.float64 and not jax.config.jax_enable_x64:
         values = values.astype(np.float32)
-    # Without a copy JAX might go on using NumPy's memory, which cannot be donated.
-    return jax.device_put(values, device, may_alias=False)
+    # Without a copy JAX might go on using NumPy's memory, which cannot be donated; waiting for it frees that.
+    return jax.block_until_ready(jax.device_put(values, device, may_alias=False))
 
 
 def _log_dtypes(class_name: str, params: Tree, source: Checkpoint, place: str | os.PathLike[str]) -> None:
@@ -242,7 +242,7 @@ def save_model(
     _refuse_shadowed(folder, safe_serialization)
     leaves = tree.flatten(params)
     config = model.config
-    config.torch_dtype = next(iter(leaves.values())).dtype.name
+    config.torch_dtype = next(leaf.dtype.name for path, leaf in leaves.items() if path[-2] == "wte")
     config.architectures = [type(model).__name__.removeprefix("Flax")]
     config.validate()
     beside = {CONFIG_NAME: config.to_json_string()}
