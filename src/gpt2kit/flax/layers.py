@@ -89,7 +89,8 @@ class FlaxEmbedding(nn.Module):
 
     def __call__(self, inputs: Array) -> Array:
         """Return the vectors of ids: [B, T] to [B, T, D]."""
-        rows = self.embedding.at[inputs].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        table = jnp.asarray(self.embedding)  # [V, D]; parameters may be NumPy's
+        rows = table.at[inputs].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)  # [B, T, D]
         return jnp.asarray(rows, self.dtype)  # [B, T, D]
 
     def attend(self, query: Array) -> Array:
