@@ -1,4 +1,4 @@
-"""Every rule and every stop of a plan has code in each room, and no room has code for anything else."""
+"""Every rule and every stop of a plan has code in each room or a reason why not; no room has others."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import dataclasses
 
 import pytest
 
-from gpt2kit.generation import GenerationConfig, rules, stops
-from gpt2kit.torch.generation import logits, stopping
+from gpt2kit.generation import GenerationConfig, GenerationMode, rules, stops
 
 
 def test_torch_has_code_for_every_rule_and_nothing_more():
+    pytest.importorskip("torch", reason="the PyTorch room is not installed")
+    from gpt2kit.torch.generation import logits
+
     assert set(logits.PROCESSOR_OF) == set(rules.RULES)
 
 
 def test_torch_has_code_for_every_stop_and_nothing_more():
+    pytest.importorskip("torch", reason="the PyTorch room is not installed")
+    from gpt2kit.torch.generation import stopping
+
     assert set(stopping.CRITERION_OF) == set(stops.STOPS)
+
+
+def assert_one_or_the_other(served: object, refused: dict, everything: object) -> None:
+    """Each is served or refused, none is both, and a refusal is a sentence."""
+    assert set(served) | set(refused) == set(everything)
+    assert not set(served) & set(refused)
+    assert all(len(why.split()) > 4 for why in refused.values())
+
+
+def test_flax_has_code_for_every_rule_or_says_why_not():
+    pytest.importorskip("jax", reason="the Flax room is not installed")
+    from gpt2kit.flax.generation import logits
+
+    assert_one_or_the_other(logits.PROCESSOR_OF, logits.REFUSED, rules.RULES)
+
+
+def test_flax_serves_every_stop_and_every_way_of_decoding_or_says_why_not():
+    pytest.importorskip("jax", reason="the Flax room is not installed")
+    from gpt2kit.flax.generation import mixin, parts
+
+    assert_one_or_the_other(parts.SERVED_STOPS, parts.REFUSED_STOPS, stops.STOPS)
+    assert_one_or_the_other(mixin.RUNNER_OF, parts.REFUSED_MODES, GenerationMode)
 
 
 @pytest.mark.parametrize("kind", [*rules.RULES, *stops.STOPS], ids=lambda kind: kind.__name__)
