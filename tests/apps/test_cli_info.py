@@ -69,7 +69,7 @@ def test_a_folder_without_weights_is_described_all_the_same(tmp_path):
     CONFIG.save_pretrained(tmp_path)
     done = info(tmp_path)
     assert done.exit_code == 0
-    assert "no safetensors" in done.stdout
+    assert "no safetensors and no msgpack" in " ".join(done.stdout.split())
 
 
 def test_the_pocket_model_is_the_default():

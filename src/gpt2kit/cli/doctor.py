@@ -14,6 +14,7 @@ import typer
 
 from gpt2kit.cli.console import note, show, stderr, write
 from gpt2kit.cli.framework import ROOMS, Framework, part
+from gpt2kit.errors import GPT2KitError
 
 __all__ = ["doctor"]
 
@@ -76,7 +77,8 @@ def compute(framework: Framework) -> tuple[list[dict[str, str]], list[dict[str, 
     try:
         computer = part(framework, "selfcheck")
         devices = computer.devices()
-    except (ImportError, OSError, RuntimeError) as reason:  # libraries that do not fit together, no driver
+    except (GPT2KitError, ImportError, OSError, RuntimeError) as reason:
+        # Libraries that do not fit together, or no driver.
         return [], [{**told, **failed(str(reason))}]
     found = checks(computer, [device["name"] for device in devices])
     return [{**told, **device} for device in devices], [{**told, **check} for check in found]

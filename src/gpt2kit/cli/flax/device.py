@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -14,9 +15,13 @@ _GPU = ("cuda", "rocm")  # what JAX itself calls gpu, by the names of the makers
 
 
 def devices() -> dict[str, Any]:
-    """Return the devices of this machine by name: the processor as `cpu`, every other one with its number."""
-    found = {"cpu": jax.local_devices(backend="cpu")[0]}
-    for device in jax.local_devices():
+    """Return the devices of this machine by name: the processor as `cpu`, every other one with its number.
+
+    Raises:
+        InputError: JAX cannot start what it shall compute on.
+    """
+    found = {"cpu": _started("cpu")[0]}
+    for device in _started():
         if device.platform != "cpu":
             found[f"{device.platform}:{device.local_hardware_id or 0}"] = device
     return found
@@ -33,7 +38,7 @@ def choose_device(name: str) -> Any:
         InputError: JAX knows no such device, or this machine has none.
     """
     if name == "auto":
-        return jax.local_devices()[0]
+        return _started()[0]
     if name == "cpu":  # and leave the others alone: JAX would start each of them
         jax.config.update("jax_platforms", "cpu")
     there = devices()
@@ -47,3 +52,15 @@ def choose_device(name: str) -> Any:
             + hint
         )
     return there[wanted]
+
+
+def _started(backend: str | None = None) -> list[Any]:
+    """Start JAX, which it does not do before it is asked for its devices."""
+    try:
+        return list(jax.local_devices(backend=backend))
+    except (AssertionError, RuntimeError) as error:  # the former where JAX_PLATFORMS names what has no plugin
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        message = f"JAX finds nothing to compute on{reason and ': '}{reason}."
+        if platforms := os.environ.get("JAX_PLATFORMS"):
+            message += f" JAX_PLATFORMS is {platforms!r}: leave it unset, and JAX takes what there is."
+        raise InputError(message) from None
