@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="PyTorch is one of the two")
+pytest.importorskip("jax", reason="Flax is the other")
+
+import jax
+import jax.numpy as jnp
 import torch
 from safetensors.numpy import load_file
 
