@@ -56,10 +56,13 @@ def generate(
         int | None, typer.Option(min=0, help="The same seed draws the same text.", show_default="random")
     ] = None,
     framework: Annotated[
-        Framework, typer.Option(help="What computes: torch (PyTorch), or flax (JAX).")
+        Framework, typer.Option(help="What computes: torch (PyTorch) or flax (JAX).")
     ] = Framework.torch,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a CUDA device where there is one, or the CPU.")
+        str,
+        typer.Option(
+            help="cpu, cuda, cuda:1; mps with torch, tpu with flax; auto: a GPU if there is one, or the CPU."
+        ),
     ] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="How the weights are held.")] = Dtype.float32,
     echo: Annotated[bool, typer.Option(help="Write the prompt before the text.")] = True,
@@ -73,7 +76,7 @@ def generate(
     """Go on with a text, token by token.
 
     The text goes to stdout as it is written, everything else to stderr. With --framework flax it is written
-    when it is complete: one compiled program makes all of it.
+    when it is complete: one compiled program makes all of it, and is kept for the next start (docs/cli.md).
 
     [bold]Examples[/bold]
 

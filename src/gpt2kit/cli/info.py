@@ -43,8 +43,8 @@ def info(
 ) -> None:
     """Show a model's configuration, parameters, files and need of memory.
 
-    Only config.json is downloaded, and no framework is needed. The files are those on this disk. What
-    --framework of generate and train takes is told too, and whether it is installed here.
+    Only config.json is downloaded, and no framework is needed. The files are those on this disk. It
+    also tells which frameworks are installed.
 
     [bold]Examples[/bold]
 
