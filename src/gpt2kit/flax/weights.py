@@ -70,13 +70,7 @@ def load_model(
     kwargs: dict[str, Any],
 ) -> Any:
     """Load a model; see `FlaxGPT2PreTrainedModel.from_pretrained`."""
-    for name, (nothing, way_out) in _REFUSED.items():
-        if name in kwargs and kwargs.pop(name) not in nothing:
-            raise InputError(f"from_pretrained cannot honour {name}: {way_out}.")
-    if name_or_path is None:
-        raise InputError(
-            "from_pretrained needs a folder or a name; a model without a file is made of its configuration."
-        )
+    _refuse(name_or_path, kwargs)
     do_init = kwargs.pop("_do_init", True)
     formats: tuple[Format, ...] = (
         ("safetensors", "pytorch") if kwargs.pop("from_pt", False) else ("safetensors", "flax")
@@ -109,6 +103,17 @@ def load_model(
     model._is_initialized = True
     model.params = params
     return model
+
+
+def _refuse(name_or_path: Any, kwargs: dict[str, Any]) -> None:
+    """Take arguments that cannot be honoured out of the keywords, and refuse those that ask for something."""
+    for name, (nothing, way_out) in _REFUSED.items():
+        if name in kwargs and kwargs.pop(name) not in nothing:
+            raise InputError(f"from_pretrained cannot honour {name}: {way_out}.")
+    if name_or_path is None:
+        raise InputError(
+            "from_pretrained needs a folder or a name; a model without a file is made of its configuration."
+        )
 
 
 def read_params(
