@@ -92,31 +92,31 @@ class Merges(tf.Module):
         word, offset = places(tf.strings.length(words), tf.size(symbols))  # [N], [N] in bytes
         begins = offset % self._block == 0  # [N]
         block = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # [N]
+        word = tf.boolean_mask(word, begins)  # [K] of each block
         has_left = tf.boolean_mask(offset, begins) > 0  # [K] whether the block before is of the same word
         ends = tf.roll(offset, -1, 0) == 0  # [N] the last symbol of a word
 
         def turn(
-            symbols: tf.Tensor, word: tf.Tensor, block: tf.Tensor, ends: tf.Tensor, ranks: tf.Tensor
+            symbols: tf.Tensor, block: tf.Tensor, ends: tf.Tensor, ranks: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
             joined = self._choose(ranks, block, has_left)  # [N] with the next symbol
             made = tf.gather(self.made, tf.where(joined, ranks, 0))  # [N]
             symbols = tf.where(joined, made, symbols)  # [N]
             ends = tf.where(joined, tf.roll(ends, -1, 0), ends)  # [N]
             left = tf.where(~tf.roll(joined, 1, 0))[:, 0]  # [N'] what has not been joined to the one before
-            symbols, word, block, ends = (tf.gather(each, left) for each in (symbols, word, block, ends))
-            return symbols, word, block, ends, self._ranks_of(symbols, ends)  # [N'] each
+            symbols, block, ends = (tf.gather(each, left) for each in (symbols, block, ends))  # [N']
+            return symbols, block, ends, self._ranks_of(symbols, ends)  # [N'] each
 
-        state = (symbols, word, block, ends, self._ranks_of(symbols, ends))
-        state = tf.while_loop(
+        symbols, block, _, _ = tf.while_loop(
             lambda *state: tf.reduce_any(state[-1] != _NEVER),
             turn,
-            state,
-            shape_invariants=tuple(tf.TensorShape([None]) for _ in state),
+            (symbols, block, ends, self._ranks_of(symbols, ends)),
+            shape_invariants=(tf.TensorShape([None]),) * 4,
             parallel_iterations=1,
         )
-        symbols, word = state[:2]
-        length = tf.math.unsorted_segment_sum(tf.ones_like(word, tf.int64), word, tf.size(words))  # [W]
-        return tf.RaggedTensor.from_row_lengths(tf.gather(self.ids, symbols), length, validate=False)
+        ones = tf.ones_like(block, tf.int64)  # [N]
+        lengths = tf.math.unsorted_segment_sum(ones, tf.gather(word, block), tf.size(words))  # [W]
+        return tf.RaggedTensor.from_row_lengths(tf.gather(self.ids, symbols), lengths, validate=False)
 
     def _ranks_of(self, symbols: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
         """Look up the rank of each symbol and the next one of its word. Shape [N]."""
@@ -135,7 +135,9 @@ class Merges(tf.Module):
         )  # [K] of the blocks beside it
         may = (ranks == tf.gather(tf.minimum(lowest, beside), block)) & (ranks != _NEVER)  # [N]
         # Pairs that overlap are equal, and stand in a run; it is joined from its left end on.
-        begins = (ranks != tf.roll(ranks, 1, 0)) | (ranks == _NEVER) | (index == 0)  # [N]
+        begins = (ranks != tf.roll(ranks, 1, 0)) | (
+            ranks == _NEVER
+        )  # [N] the last one of all is never joined
         run = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # [N]
         starts = tf.where(begins)[:, 0]  # [runs]
         waits = tf.math.unsorted_segment_min(tf.where(may, _NEVER, index), run, tf.size(starts))  # [runs]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from gpt2kit.errors import InputError, TokenizerError
@@ -21,6 +22,7 @@ from gpt2kit.tensorflow.added import AddedTokens
 from gpt2kit.tensorflow.merges import Merges
 from gpt2kit.tensorflow.words import Words
 from gpt2kit.tokenization import AddedToken, GPT2Tokenizer, GPT2TokenizerFast
+from gpt2kit.tokenization.assemble import check_text
 from gpt2kit.tokenization.backend import parts_of
 from gpt2kit.tokenization.bpe import END_OF_TEXT, Pair, check_fit
 from gpt2kit.tokenization.bytes import CHAR_TO_BYTE
@@ -229,11 +231,10 @@ class TFGPT2Tokenizer(keras.layers.Layer):
 
     # ---- from texts to ids
 
-    def __call__(self, x: Any, max_length: int | None = None) -> Any:
-        """Turn texts into ids; the arguments are those of `call`."""
-        if not isinstance(x, keras.KerasTensor):
-            x = _as_texts(x)  # before Keras looks at each text of a list
-        return super().__call__(x, max_length=_number(max_length, "max_length", 1))
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Turn texts into ids; the arguments are those of `call`, and what Keras gives every layer."""
+        # Here, before Keras looks at each text of a list and wraps what is refused.
+        return super().__call__(x if isinstance(x, keras.KerasTensor) else _as_texts(x), *args, **kwargs)
 
     def call(self, x: Any, max_length: int | None = None) -> dict[str, tf.Tensor | tf.RaggedTensor]:
         """Turn texts into ids.
@@ -311,12 +312,10 @@ def _as_texts(x: Any) -> tf.Tensor:
         )
     try:
         texts = tf.zeros([0], tf.string) if isinstance(x, list | tuple) and not x else tf.convert_to_tensor(x)
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"Character {error.start} of a text is a lone surrogate, U+{ord(error.object[error.start]):04X}: "
-            "half a character, which has no UTF-8. Read the text with errors='replace', or drop it."
-        ) from error
     except (TypeError, ValueError) as error:
+        for text in np.asarray(x, dtype=object).ravel():
+            if isinstance(text, str):
+                check_text(text)  # a lone surrogate is told as by the other tokenizers
         raise InputError(f"Texts are strings, alone or in one list, not {x!r:.60} ({error}).") from error
     if texts.dtype != tf.string:
         raise InputError(
