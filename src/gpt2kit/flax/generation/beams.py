@@ -27,6 +27,7 @@ from gpt2kit.flax.generation.program import loop, run
 from gpt2kit.flax.generation.prompt import Prompt, is_traced
 from gpt2kit.flax.generation.record import FlaxBeamSearchOutput
 from gpt2kit.flax.generation.search import Ends, Search, begun, check_choice, ended_by
+from gpt2kit.flax.generation.top import top_k
 from gpt2kit.flax.mask import score_dtype
 from gpt2kit.generation import GenerationPlan
 
@@ -214,7 +215,7 @@ def advance(beams: Beams, sums: Array, ends: Ends, measure: Measure, sampled: bo
     broken = beams.broken | (is_open & jnp.isnan(sums.max(axis=1)))  # [B]
     key, draw = jax.random.split(beams.key)
     Q = min(2 * W if sampled else max(2, 1 + len(ends.eos_token_ids)) * W, W * V)
-    totals, places = _drawn(draw, sums, Q) if sampled else lax.top_k(sums, Q)  # [B, Q] each
+    totals, places = _drawn(draw, sums, Q) if sampled else top_k(sums, Q)  # [B, Q] each
     sources, tokens = places // V, places % V  # [B, Q] each
     ended = ended_by(tokens, ends)  # [B, Q]
 
@@ -251,8 +252,8 @@ def _drawn(key: Array, sums: Array, Q: int) -> tuple[Array, Array]:
         Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", section 2.3.
     """
     noise = jax.random.gumbel(key, sums.shape, sums.dtype, mode="high")  # [B, W*V]
-    places = lax.top_k(sums + noise, Q)[1]  # [B, Q]
-    totals, order = lax.top_k(jnp.take_along_axis(sums, places, axis=1), Q)  # [B, Q] each
+    places = top_k(sums + noise, Q)[1]  # [B, Q]
+    totals, order = top_k(jnp.take_along_axis(sums, places, axis=1), Q)  # [B, Q] each
     return totals, jnp.take_along_axis(places, order, axis=1)  # [B, Q] each
 
 

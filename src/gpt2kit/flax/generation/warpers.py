@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.flax.generation.processor import FlaxLogitsWarper, tree
+from gpt2kit.flax.generation.top import top_k
 from gpt2kit.generation import rules
 
 __all__ = [
@@ -178,4 +179,4 @@ def _kth_best(scores: Array, k: int) -> Array:
     """Return the k-th best score of each row, [R, 1]."""
     if k == 1:
         return scores.max(axis=-1, keepdims=True)  # [R, 1]
-    return lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]  # [R, 1]
+    return top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]  # [R, 1]
