@@ -44,15 +44,17 @@ def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_siz
         23 B T L D w     what the blocks keep,
         3 R V 4          logits, a float32 copy, their log-softmax; R = loss_chunk_size positions,
         2 V D 4          gradients of the head: that of one chunk, and the sum,
-        2 B L H T^2 w    attention weights, where their dropout needs them whole.
+        2 B L H T^2 w    attention weights, where their dropout needs them whole; in JAX, which holds scores
+                         and weights in any case, 4 with their dropout and 3 without.
     """
     width = _BFLOAT16 if config.precision == "bf16" else _FLOAT
     tokens = config.batch_size * block_size
     kept = tokens * _KEPT_PER_LAYER * model.n_layer * model.n_embd * width
     at_once = min(config.loss_chunk_size or tokens, tokens)
     logits = (at_once * 3 + model.n_embd * 2) * model.vocab_size * _FLOAT
-    weights_of_attention = 0
-    if config.dropouts().get("attn_pdrop", model.attn_pdrop) > 0:
-        weights_of_attention = 2 * tokens * block_size * model.n_layer * model.n_head * width
+    dropout = config.dropouts().get("attn_pdrop", model.attn_pdrop) > 0
+    # In JAX: what XLA's own count of a step comes to on a CPU, within a tenth.
+    copies = (4 if dropout else 3) if config.framework == "flax" else (2 if dropout else 0)
+    weights_of_attention = copies * tokens * block_size * model.n_layer * model.n_head * width
     floats = parameters * _FLOAT
     return Memory(floats, floats, 2 * floats, kept + logits + weights_of_attention)
