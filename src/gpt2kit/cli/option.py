@@ -136,7 +136,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cuto
 _OF_THE_LIBRARY = {"negative_prompt_ids": "negative_prompt", "assistant_model": "assistant_model"}
 _FOR_PEOPLE = {"bad_words_ids": "bad_word", "force_words_ids": "force_word"}
 _QUOTED = re.compile(r"`([a-z_]+)((?:=|>)?)([^`]*)`")
-_BARE = re.compile(r"(?<![\w.`/-])([a-z]+(?:_[a-z]+)+)((?:=\w+)?)(?![\w`/])")
+_BARE = re.compile(r"(?<![\w.`/-])([a-z]+(?:_[a-z]+)+)((?:=\w+)?)(?![\w`/]|\.\w)")
 
 
 def as_typed(sentence: str, given: Container[str] = ()) -> str:
