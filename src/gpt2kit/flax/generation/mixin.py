@@ -19,11 +19,13 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gpt2kit.errors import InputError
+from gpt2kit.flax import tree
 from gpt2kit.flax.generation.beams import beam_search
 from gpt2kit.flax.generation.parts import (
     ends_of,
     plan_of,
     processors_of,
+    refuse_mode,
     refuse_unserved,
     warpers_of,
 )
@@ -72,6 +74,7 @@ class FlaxGenerationMixin:
     config: Any
     module: Any
     params: Any
+    _params_shape_tree: Any
     prepare_inputs_for_generation: Callable[..., dict[str, Any]]
 
     @property
@@ -137,6 +140,7 @@ class FlaxGenerationMixin:
             (1, 7)
         """
         config, model_kwargs = self._options(generation_config, kwargs)
+        refuse_mode(config)
         prompt = make_prompt(
             self,
             input_ids,
@@ -147,7 +151,7 @@ class FlaxGenerationMixin:
         )
         plan = plan_of(self, config, prompt, max_length_given=kwargs.get("max_length") is not None)
         refuse_unserved(plan, config, prompt)
-        params = self.params if params is None else params
+        params = self.params if params is None else tree.checked(params, self._params_shape_tree)
         key = _key(prng_key)
         exact = is_traced(params, prompt, key)
         laid, places, cache = prompt.laid_out(plan, exact)

@@ -17,6 +17,7 @@ from gpt2kit.flax.generation.program import fixed
 from gpt2kit.flax.generation.prompt import Prompt
 from gpt2kit.flax.generation.search import Ends
 from gpt2kit.generation import GenerationConfig, GenerationMode, GenerationPlan, make_plan
+from gpt2kit.generation.mode import choose_mode
 from gpt2kit.generation.stops import EosTokens, MaxLength, MaxTime, Stop, StopStrings
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ends_of",
     "plan_of",
     "processors_of",
+    "refuse_mode",
     "refuse_unserved",
     "warpers_of",
 ]
@@ -74,14 +76,23 @@ def plan_of(model: Any, config: GenerationConfig, prompt: Prompt, **more: Any) -
     return plan
 
 
+def refuse_mode(config: GenerationConfig) -> None:
+    """Refuse a way of decoding that one program of fixed shapes cannot take.
+
+    Raises:
+        InputError: the way and the way out.
+    """
+    mode = choose_mode(config)
+    if mode in REFUSED_MODES:
+        raise _refusal(f"{mode} is not there", REFUSED_MODES[mode])
+
+
 def refuse_unserved(plan: GenerationPlan, config: GenerationConfig, prompt: Prompt) -> None:
     """Refuse what a plan asks for and one program of fixed shapes cannot do.
 
     Raises:
         InputError: the option by its name, and the way out.
     """
-    if plan.mode in REFUSED_MODES:
-        raise _refusal(f"{plan.mode} is not there", REFUSED_MODES[plan.mode])
     for rule in plan.rules:
         if type(rule) in REFUSED:
             raise _refusal(f"`{rule.option}` cannot be followed", REFUSED[type(rule)])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from gpt2kit.errors import InputError
@@ -99,7 +100,7 @@ def search(model: Any, prompt: Prompt, how: Search, returns: int) -> Any:
     arguments = (how.params, prompt, how.ends, how.processors, how.warpers, how.prng_key)
     text, worst = run(model, _write, compiled_in, arguments, how.trace)
     if not is_traced(worst):
-        check_choice(float(worst.min()))
+        check_choice(float(np.asarray(worst).min()))
     kind = FlaxSampleOutput if how.sampled else FlaxGreedySearchOutput
     return kind(sequences=cut(text, how.ends.max_length))
 
