@@ -15,10 +15,11 @@ PAGES = {
     "docs/flax.md": "{'bias': (576,), 'kernel': (576, 192)}\n",
     "docs/generation.md": "'ROMEO:",
     "docs/models.md": "",
+    "docs/tensorflow.md": "[[15496, 995], [1026, 338, 50256]]\n",
 }
 
 
-COMPUTES_WITH = {"docs/flax.md": "jax"}  # the others with PyTorch
+COMPUTES_WITH = {"docs/flax.md": "jax", "docs/tensorflow.md": "tensorflow"}  # the others with PyTorch
 
 
 def python_of(page: str) -> str:
