@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+pytest.importorskip("torch", reason="the command trains with PyTorch unless it is told otherwise")
+
 from gpt2kit.cli.main import app
 from gpt2kit.training import Metrics, TrainingConfig
 
