@@ -96,8 +96,8 @@ class StopAt:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"accumulation": 3, "batch_size": 2, "loss_chunk_size": 6}, {"precision": "bf16"}],
-    ids=["plain", "accumulation-and-chunks", "bf16"],
+    [{}, {"accumulation": 3, "batch_size": 2, "loss_chunk_size": 6, "precision": "bf16"}],
+    ids=["plain", "accumulation-chunks-and-bf16"],
 )
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_by_bit(text, tmp_path, settings):
     assert Trainer(make(text, tmp_path / "whole", **settings)).fit()
