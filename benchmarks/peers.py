@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py        makes or repairs .venv-peers and says what is in it
     python benchmarks/peers.py 4.34   the same for .venv-4.34
+    python benchmarks/peers.py 4.34-flax   the same for .venv-4.34-flax, with the JAX of that time
 
 The project's own environment never holds them. The versions are pinned: a benchmark against "the newest"
 cannot be repeated.
@@ -20,7 +21,22 @@ ROOT = Path(__file__).resolve().parent.parent
 PINS = {"torch": "2.13.0", "transformers": "5.23.0"}
 # What later releases no longer have is measured against the last that had it.
 PINS_OF_4_34 = {"torch": "2.13.0", "transformers": "4.34.0", "numpy": "1.26.4"}
-_ENVIRONMENTS = {"5.23": (ROOT / ".venv-peers", PINS), "4.34": (ROOT / ".venv-4.34", PINS_OF_4_34)}
+# The Flax classes of 4.34 need the JAX of 2023: later ones lack what they call.
+PINS_OF_4_34_FLAX = {
+    "transformers": "4.34.0",
+    "jax": "0.4.13",
+    "jaxlib": "0.4.13",
+    "flax": "0.7.2",
+    "optax": "0.1.7",
+    "numpy": "1.26.4",
+    "scipy": "1.11.4",
+    "ml_dtypes": "0.3.2",
+}
+_ENVIRONMENTS = {
+    "5.23": (ROOT / ".venv-peers", PINS),
+    "4.34": (ROOT / ".venv-4.34", PINS_OF_4_34),
+    "4.34-flax": (ROOT / ".venv-4.34-flax", PINS_OF_4_34_FLAX),
+}
 
 _VERSIONS = """
 import importlib.metadata, json, sys
@@ -38,7 +54,7 @@ def peer_python(release: str = "5.23") -> Path:
     """Return the interpreter of a peer, after making its environment if it is not there or not as pinned.
 
     Args:
-        release: Of transformers, "5.23" or "4.34".
+        release: Of transformers, "5.23" or "4.34"; "4.34-flax" with JAX in place of PyTorch.
     """
     folder, pins = _ENVIRONMENTS[release]
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

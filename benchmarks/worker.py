@@ -165,6 +165,39 @@ def measure_contrastive(task: dict[str, Any]) -> dict[str, Any]:
     return figures | {"whole": whole, "decode": decode, "memory": peak_memory(), "tokens": tokens}
 
 
+def measure_flax(task: dict[str, Any]) -> dict[str, Any]:
+    """Time greedy decoding in JAX: `generate` as it is called, then within the caller's own `jax.jit`."""
+    if task.get("threads"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["threads"]])  # XLA takes what it sees
+    module = "gpt2kit.flax" if task["library"] == "gpt2kit" else "transformers"
+    model = importlib.import_module(module).FlaxGPT2LMHeadModel.from_pretrained(task["checkpoint"])
+    import jax
+    import numpy as np
+
+    shape = (task["batch"], task["prompt_length"])
+    prompts = np.random.default_rng(shape[1]).integers(model.config.vocab_size, size=shape)  # [B, T]
+    count = task["new_tokens"]
+
+    def write(ids: Any, params: Any) -> Any:
+        return model.generate(
+            ids, params=params, max_new_tokens=count, do_sample=False, pad_token_id=0
+        ).sequences  # [B, T + new]
+
+    figures: dict[str, Any] = {}
+    tokens = []
+    for name, function in (("plain", write), ("jitted", jax.jit(write))):
+        figures[f"{name}_first"], _ = seconds(lambda f=function: np.asarray(f(prompts, model.params)))
+        figures[name] = []
+        for _ in range(task["inner_repeats"]):
+            took, text = seconds(lambda f=function: np.asarray(f(prompts, model.params)))
+            figures[name].append(task["batch"] * count / took)
+        tokens.append(text[:, shape[1] :].flatten().tolist())
+        figures[f"memory_{name}"] = peak_memory()
+    if tokens[0] != tokens[1]:
+        sys.exit("generate writes other tokens within jax.jit")
+    return figures | {"tokens": tokens[0]}
+
+
 def measure_tokenize(task: dict[str, Any]) -> dict[str, Any]:
     """Time both tokenizers on one long text, on its lines as a list, and on the way back."""
     library = importlib.import_module(task["library"])
@@ -198,6 +231,7 @@ def main() -> None:
         "generate": measure_generate,
         "beams": measure_beams,
         "contrastive": measure_contrastive,
+        "flax": measure_flax,
         "tokenize": measure_tokenize,
     }
     measure = measures[task["task"]]
