@@ -71,7 +71,8 @@ class TFGPT2Tokenizer(keras.layers.Layer):
             `max_length` it has nothing to do.
         added_tokens: Found in a text before it is cut into words: dictionaries of "id", "content" and flags,
             as `AddedToken` has them. None is <|endoftext|>, if the vocabulary has it.
-        unk_token_id: Stands for a byte that the vocabulary lacks. None is <|endoftext|>, if there is one.
+        unk_token_id: Stands for a byte that the vocabulary lacks. Without `added_tokens`, None is
+            <|endoftext|>, if the vocabulary has it.
         bos_token_id: Put before each text; None puts nothing.
         add_prefix_space: Whether a text that does not begin with a space gets one, and so does what follows
             an added token.
@@ -111,19 +112,13 @@ class TFGPT2Tokenizer(keras.layers.Layer):
         self._convert_input_args = False
         self.supports_jit = False
         vocab, pairs = dict(vocab), _as_pairs(merges)
-        end_of_text = vocab.get(END_OF_TEXT)
-        if added_tokens is None:
-            flags = {"special": True, "normalized": False}
-            added_tokens = (
-                [{"id": end_of_text, "content": END_OF_TEXT, **flags}] if END_OF_TEXT in vocab else []
-            )
-        added = {int(entry["id"]): _as_added(entry) for entry in added_tokens}
-        unknown = end_of_text if unk_token_id is None else unk_token_id
+        added = _as_added(added_tokens, vocab)
+        if added_tokens is None and unk_token_id is None:
+            unk_token_id = vocab.get(END_OF_TEXT)
         check_fit(vocab, pairs, added)
-        _check_bytes(vocab, unknown)
-        for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
-            if side not in ("right", "left"):
-                raise InputError(f"{name} is 'right' or 'left', not {side!r}.")
+        _check_bytes(vocab, unk_token_id)
+        _check_side("padding_side", padding_side)
+        _check_side("truncation_side", truncation_side)
         self._settings = _Settings(
             vocab,
             [" ".join(pair) for pair in pairs],
@@ -140,7 +135,7 @@ class TFGPT2Tokenizer(keras.layers.Layer):
         with tf.init_scope(), tf.device("CPU:0"):  # where strings are, on every machine
             self._added = AddedTokens(added, self._settings.split_special_tokens)
             self._words = Words()
-            self._merges = Merges(vocab, pairs, unknown)
+            self._merges = Merges(vocab, pairs, unk_token_id)
         self._encode = tf.function(
             self._encode_texts, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
         )
@@ -170,7 +165,7 @@ class TFGPT2Tokenizer(keras.layers.Layer):
         added = tokenizer.added_tokens_decoder
         settings = {
             "added_tokens": [{"id": index, **token.__getstate__()} for index, token in added.items()],
-            "unk_token_id": tokenizer.unk_token_id,
+            "unk_token_id": vocab.get(tokenizer.unk_token or ""),
             "bos_token_id": tokenizer.bos_token_id if tokenizer.add_bos_token else None,
             "add_prefix_space": tokenizer.add_prefix_space,
             "split_special_tokens": tokenizer.split_special_tokens,
@@ -345,12 +340,20 @@ def _as_pairs(merges: Iterable[str | Sequence[str]]) -> list[Pair]:
     return pairs
 
 
-def _as_added(entry: Mapping[str, Any]) -> AddedToken:
-    """Return the token of an entry of `added_tokens`."""
-    token = as_token({key: value for key, value in entry.items() if key != "id"})
-    if not token.content:
-        raise InputError("An added token is empty. Give it a text, such as <|pad|>.")
-    return token
+def _as_added(entries: Sequence[Mapping[str, Any]] | None, vocab: Mapping[str, int]) -> dict[int, AddedToken]:
+    """Return the added tokens by id; those of GPT-2 where none are given."""
+    if entries is None:
+        flags = {"special": True, "normalized": False}
+        entries = (
+            [{"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **flags}] if END_OF_TEXT in vocab else []
+        )
+    added = {}
+    for entry in entries:
+        index = _number(entry.get("id"), "The id of an added token", 0)
+        if index is None or not entry.get("content"):
+            raise InputError(f"An added token has an id and a text, and this one is {dict(entry)}.")
+        added[index] = as_token({key: value for key, value in entry.items() if key != "id"})
+    return added
 
 
 def _model_of(tokenizer: Any) -> tuple[dict[str, int], list[Pair]]:
@@ -379,6 +382,12 @@ def _check_bytes(vocab: Mapping[str, int], unknown: int | None) -> None:
             f"The vocabulary lacks {len(missing)} of the 256 bytes, such as 0x{min(missing):02X}, and has no "
             "<|endoftext|> to stand for them. Pass a vocabulary with all bytes, or unk_token_id."
         )
+
+
+def _check_side(name: str, side: str) -> None:
+    """Refuse a side that is none."""
+    if side not in ("right", "left"):
+        raise InputError(f"{name} is 'right' or 'left', not {side!r}.")
 
 
 def _number(value: Any, name: str, least: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -193,6 +194,20 @@ def test_options_of_the_tokenizer_are_honoured():
     assert lists(made(["world", " world", ""]))["input_ids"] == [[995], [995], []]
 
 
+def test_the_arguments_are_those_of_4_34_and_then_others_by_name_only():
+    def of(function):
+        parameters = list(inspect.signature(function).parameters.values())
+        return [(each.name, each.default) for each in parameters if each.kind == each.POSITIONAL_OR_KEYWORD]
+
+    none = inspect.Parameter.empty
+    made = [("self", none), ("vocab", none), ("merges", none), ("max_length", None), ("pad_token_id", None)]
+    assert of(TFGPT2Tokenizer.__init__) == made
+    assert of(TFGPT2Tokenizer.call) == [("self", none), ("x", none), ("max_length", None)]
+    assert of(TFGPT2Tokenizer.from_tokenizer) == [("tokenizer", none)]
+    assert of(TFGPT2Tokenizer.from_pretrained) == [("pretrained_model_name_or_path", none)]
+    assert of(TFGPT2Tokenizer.from_config) == [("config", none)]
+
+
 def test_the_configuration_makes_an_equal_layer_and_is_json():
     slow = GPT2Tokenizer.from_pretrained("pocket", add_prefix_space=True, add_bos_token=True)
     slow.add_tokens(["<a>"])
@@ -260,7 +275,10 @@ def test_lengths_that_cannot_be_are_refused(length):
         ({"vocab": VOCAB | {"zz": 259, "yy": 259}}, "259"),
         ({"vocab": VOCAB | {"zz": 300}}, "no token with id 259"),
         ({"vocab": {"h": 0, "e": 1, "he": 2}, "merges": ["h e"]}, "lacks 254 of the 256 bytes"),
-        ({"added_tokens": [{"id": 259, "content": ""}]}, "empty"),
+        ({"added_tokens": [{"id": 259, "content": ""}]}, "has an id and a text"),
+        ({"added_tokens": [{"content": "<a>"}]}, "has an id and a text"),
+        ({"added_tokens": [{"id": -1, "content": "<a>"}]}, "whole number from 0 on"),
+        ({"vocab": {"<|endoftext|>": 0}, "merges": [], "added_tokens": []}, "lacks 256 of the 256 bytes"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_is_refused(options, told):

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from gpt2kit import AddedToken, GPT2Tokenizer, GPT2TokenizerFast, TFGPT2Tokenizer
 from gpt2kit.tensorflow import added, merges
-from gpt2kit.tensorflow.character import IN_WORD, KIND, SPACE, kinds
+from gpt2kit.tensorflow.character import IN_WORD, KIND, LETTER, NUMBER, OTHER, SPACE, kinds
 from gpt2kit.tensorflow.words import Words
 from gpt2kit.tokenization.added import WORD
 from gpt2kit.tokenization.bpe import (
@@ -82,7 +82,7 @@ BYTES = st.lists(
     st.binary(max_size=6)
     | st.sampled_from([b"\xed\xa0\x80", b"\xf0\x9f", b"\xe2\x82", b"\xc0\xaf", b"a", b" ", b"\xff"])
 ).map(b"".join)
-thorough = settings(max_examples=150, deadline=None)
+thorough = settings(max_examples=100, deadline=None)
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def test_bytes_that_are_no_utf8_are_read_as_replacement_characters(rows):
     assert graph(tf.constant(rows, tf.string))["input_ids"].to_list() == wanted
 
 
-@pytest.mark.parametrize("plane", range(17))
+@pytest.mark.parametrize("plane", [0, 1, 2, 3, 14, 16])  # the others have no characters, or private ones
 def test_every_character_is_of_the_kind_that_python_says(plane):
     """After a letter, before a number, and after a space: the words tell which of the kinds it is."""
     texts = [
@@ -150,6 +150,18 @@ def test_every_character_is_of_the_kind_that_python_says(plane):
     wanted = [PATTERN.findall(text) for text in texts]
     assert words.numpy().tolist() == [word.encode() for row in wanted for word in row]
     assert number.numpy().tolist() == [place for place, row in enumerate(wanted) for _ in row]
+
+
+def test_the_table_has_the_kind_of_every_character():
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    for kind, pattern in (
+        (LETTER, r"\p{L}"),
+        (NUMBER, r"\p{N}"),
+        (SPACE, r"\s"),
+        (OTHER, r"[^\s\p{L}\p{N}]"),
+    ):
+        places = [match.start() for match in regex.finditer(pattern, every)]
+        assert np.flatnonzero(kinds() & KIND == kind).tolist() == places
 
 
 def test_the_expressions_for_white_space_and_word_characters_have_all_of_them():
@@ -220,7 +232,7 @@ def drawn(seed: int, *, trained: bool):
 
 
 @pytest.mark.parametrize("trained", [True, False])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_merges_join_any_words_as_one_word_at_a_time(seed, trained):
     """The words are of up to many blocks; where merges are not trained, some rank falls."""
     pairs = drawn(seed, trained=trained)
@@ -318,7 +330,7 @@ def random_texts(draw: random.Random, count: int) -> list[str]:
     return ["".join(draw.choices(pieces, k=draw.randint(0, 12))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(11))
+@pytest.mark.parametrize("seed", range(7))
 def test_added_tokens_with_any_flags_are_found_as_by_both_tokenizers(seed):
     draw = random.Random(seed)
     options = {
