@@ -56,9 +56,10 @@ def beam_search(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan) -
     if plan.beams is None:
         raise InputError(f"This plan has no beams: it is one of {plan.mode}. Make it with num_beams above 1.")
     W = plan.beams.number
-    places = plan.prompt_positions + W * (plan.max_new_tokens - 1)  # the last tokens are never read
+    steps = plan.max_new_tokens - 1  # the last tokens are never read
     if not is_traced(prompt, how.params, how.prng_key):
-        places = bucket(places, W * plan.n_positions)
+        steps = bucket(steps, plan.n_positions)
+    places = prompt.position_ids.shape[1] + W * steps  # the prompt in its bucket, and what is written
     reader = BranchReader(replace(how.reader, places=places), W)
     measure = hypotheses.measure_of(plan.beams, plan.max_length, how.places, score_dtype(model.dtype))
     compiled_in = (reader, how.places, how.sampled, how.trace)
@@ -184,13 +185,14 @@ class Beams:
 
 def _begin(texts: Array, length: Array, W: int, dtype: jnp.dtype, key: Array, sampled: bool) -> Beams:
     """Return the state before the first step: W times the same text of each prompt, [B, T]."""
-    B, T = texts.shape
+    B = len(texts)
     others = jnp.where(jnp.arange(W) == 0, 0.0, 0.0 if sampled else _LAST)  # [W]
+    texts = jnp.repeat(texts[:, None], W, axis=1)  # [B, W, T]
     return Beams(
         length=length,
-        texts=jnp.repeat(texts[:, None], W, axis=1),  # [B, W, T]
+        texts=texts,
         totals=jnp.broadcast_to(others.astype(dtype), (B, W)),  # [B, W]
-        found=hypotheses.empty(B, W, T, dtype),
+        found=hypotheses.empty(texts, dtype),
         broken=jnp.zeros(B, bool),  # [B]
         key=key,
     )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gpt2kit.errors import InputError
 from gpt2kit.generation.beams import Beams
 
 __all__ = ["Hypotheses", "Measure", "add", "best_first", "empty", "measure_of", "settle"]
@@ -63,11 +64,20 @@ def measure_of(beams: Beams, max_length: int, room: int, dtype: jnp.dtype) -> Me
         max_length: The most tokens of a text.
         room: Tokens that the arrays have room for, T.
         dtype: Of the scores.
+
+    Raises:
+        InputError: numbers that the scores have no place for.
     """
     lengths = np.arange(room + 1, dtype=np.float64)  # [T + 1]
     lengths[0] = 1.0  # no text is so short
     with np.errstate(over="ignore", under="ignore"):
         divisors = (lengths**beams.length_penalty).astype(dtype)  # [T + 1]
+    used = divisors[1 : max_length + 1]  # [max_length]
+    if not (np.isfinite(used) & (used > 0)).all():
+        raise InputError(
+            f"Scores are divided by length ** length_penalty, and {max_length} ** {beams.length_penalty:g} "
+            f"is beyond {np.dtype(dtype).name}. Bring length_penalty closer to 0."
+        )
     return Measure(
         divisors=jnp.asarray(divisors),  # [T + 1]
         at_once=jnp.asarray(beams.early_stopping is True),  # []
@@ -76,10 +86,11 @@ def measure_of(beams: Beams, max_length: int, room: int, dtype: jnp.dtype) -> Me
     )
 
 
-def empty(B: int, W: int, T: int, dtype: jnp.dtype) -> Hypotheses:
-    """Return lists of no texts."""
+def empty(texts: Array, dtype: jnp.dtype) -> Hypotheses:
+    """Return lists of no texts; what stands in the free places, [B, W, T], is as long as they will be."""
+    B, W, _ = texts.shape
     return Hypotheses(
-        texts=jnp.zeros((B, W, T), jnp.int32),  # [B, W, T]
+        texts=texts,  # [B, W, T]
         scores=jnp.zeros((B, W), dtype),  # [B, W]
         count=jnp.zeros(B, jnp.int32),  # [B]
         done=jnp.zeros(B, bool),  # [B]
