@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gpt2kit.torch.loss import chunked_loss
 from gpt2kit.training import TrainingConfig, TrainingLoop
 from gpt2kit.training.loop import Portions
 
-__all__ = ["Trainer", "make_optimizer"]
+__all__ = ["Trainer", "clip_gradient", "make_optimizer"]
 
 
 class Trainer(TrainingLoop):
@@ -79,7 +79,8 @@ class Trainer(TrainingLoop):
             loss = self._sum_of_losses(inputs, targets) / self.run.tokens_per_step  # []
             loss.backward()
             total += loss.item()
-        norm = self._clip()
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = clip_gradient(trained, self.run.config.clip)
         if math.isfinite(total) and math.isfinite(norm):
             self.optimizer.step()
         return total, norm
@@ -98,12 +99,6 @@ class Trainer(TrainingLoop):
             hidden_states = body(ids, use_cache=False, return_dict=True).last_hidden_state  # [B, T, D]
             size = config.loss_chunk_size or wanted.numel()
             return chunked_loss(hidden_states, self.model.lm_head, wanted, size, reduction="sum")  # []
-
-    def _clip(self) -> float:
-        """Scale the gradient down to the largest norm allowed; return its norm before."""
-        largest = self.run.config.clip or math.inf
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        return float(nn.utils.clip_grad_norm_(trained, largest))
 
     def _write_weights(self, folder: Path, dtype: str) -> None:
         model = self.model
@@ -172,6 +167,19 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
         eps=config.epsilon,
         fused=all(parameter.device.type in ("cpu", "cuda") for parameter in trained),
     )
+
+
+def clip_gradient(parameters: Sequence[nn.Parameter], largest: float) -> float:
+    """Scale gradients down to a largest norm, 0 for none; return their norm before.
+
+    Each row is added up by itself: on a CPU, PyTorch adds the squares of a whole tensor one after another in
+    float32, which tells 0.27% too little of the embeddings of GPT-2.
+    """
+    rows = [torch.linalg.vector_norm(parameter.grad, dim=-1) for parameter in parameters]  # [*] each
+    norm = nn.utils.get_total_norm(rows)  # []
+    if largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm.item()
 
 
 def _device(name: str) -> torch.device:
