@@ -71,7 +71,17 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "FlaxTopPLogitsWarper",
         "FlaxTypicalLogitsWarper",
     ),
-    "gpt2kit.tensorflow": ("TFGPT2Tokenizer",),
+    "gpt2kit.tensorflow": (
+        "TFBaseModelOutputWithPastAndCrossAttentions",
+        "TFCausalLMOutputWithCrossAttentions",
+        "TFGPT2DoubleHeadsModelOutput",
+        "TFGPT2LMHeadModel",
+        "TFGPT2MainLayer",
+        "TFGPT2Model",
+        "TFGPT2PreTrainedModel",
+        "TFGPT2Tokenizer",
+        "TFSequenceClassifierOutputWithPast",
+    ),
     "gpt2kit.torch": (
         "AssistedDecoderOnlyOutput",
         "AutoModel",

@@ -48,7 +48,17 @@ from gpt2kit.generation import (
     TextStreamer,
 )
 from gpt2kit.outputs import ModelOutput
-from gpt2kit.tensorflow import TFGPT2Tokenizer
+from gpt2kit.tensorflow import (
+    TFBaseModelOutputWithPastAndCrossAttentions,
+    TFCausalLMOutputWithCrossAttentions,
+    TFGPT2DoubleHeadsModelOutput,
+    TFGPT2LMHeadModel,
+    TFGPT2MainLayer,
+    TFGPT2Model,
+    TFGPT2PreTrainedModel,
+    TFGPT2Tokenizer,
+    TFSequenceClassifierOutputWithPast,
+)
 from gpt2kit.tokenization import AddedToken, AutoTokenizer, BatchEncoding, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.torch import (
     AssistedDecoderOnlyOutput,
@@ -226,7 +236,15 @@ __all__ = [
     "StoppingCriteriaList",
     "SuppressTokensAtBeginLogitsProcessor",
     "SuppressTokensLogitsProcessor",
+    "TFBaseModelOutputWithPastAndCrossAttentions",
+    "TFCausalLMOutputWithCrossAttentions",
+    "TFGPT2DoubleHeadsModelOutput",
+    "TFGPT2LMHeadModel",
+    "TFGPT2MainLayer",
+    "TFGPT2Model",
+    "TFGPT2PreTrainedModel",
     "TFGPT2Tokenizer",
+    "TFSequenceClassifierOutputWithPast",
     "TemperatureLogitsWarper",
     "TextIteratorStreamer",
     "TextScore",

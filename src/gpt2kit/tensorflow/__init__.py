@@ -22,6 +22,25 @@ if _keras.backend.backend() != "tensorflow":
         "here. Set KERAS_BACKEND=tensorflow before Keras is imported first."
     )
 
+from gpt2kit.tensorflow.heads import TFGPT2LMHeadModel
+from gpt2kit.tensorflow.model import TFGPT2MainLayer, TFGPT2Model
+from gpt2kit.tensorflow.outputs import (
+    TFBaseModelOutputWithPastAndCrossAttentions,
+    TFCausalLMOutputWithCrossAttentions,
+    TFGPT2DoubleHeadsModelOutput,
+    TFSequenceClassifierOutputWithPast,
+)
+from gpt2kit.tensorflow.pretrained import TFGPT2PreTrainedModel
 from gpt2kit.tensorflow.tokenizer import TFGPT2Tokenizer
 
-__all__ = ["TFGPT2Tokenizer"]
+__all__ = [
+    "TFBaseModelOutputWithPastAndCrossAttentions",
+    "TFCausalLMOutputWithCrossAttentions",
+    "TFGPT2DoubleHeadsModelOutput",
+    "TFGPT2LMHeadModel",
+    "TFGPT2MainLayer",
+    "TFGPT2Model",
+    "TFGPT2PreTrainedModel",
+    "TFGPT2Tokenizer",
+    "TFSequenceClassifierOutputWithPast",
+]

@@ -1,0 +1,119 @@
+"""Changes to a finished model: other embeddings, another number of tokens.
+
+Dimensions: V vocabulary, D n_embd (docs/shapes.md).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2kit.errors import InputError
+from gpt2kit.tensorflow.layers import TFEmbedding, TFLinear
+
+__all__ = ["SurgeryMixin"]
+
+
+class SurgeryMixin:
+    """Embeddings of a model: get them, put others in their place, change their number."""
+
+    def get_input_embeddings(self: Any) -> TFEmbedding:
+        """Return the layer of token embeddings."""
+        return self.transformer.wte
+
+    def set_input_embeddings(self: Any, value: Any) -> None:
+        """Put other token embeddings in their place.
+
+        Args:
+            value: A layer of such embeddings, or their values, [V, D].
+
+        Raises:
+            InputError: Of another size; `resize_token_embeddings` changes that.
+        """
+        table = value.weight if isinstance(value, TFEmbedding) else value
+        wanted = [self.config.vocab_size, self.config.n_embd]
+        if not hasattr(table, "shape") or list(table.shape) != wanted:
+            came = list(table.shape) if hasattr(table, "shape") else f"a {type(value).__name__}"
+            raise InputError(
+                f"Token embeddings should have the shape {wanted}, but they are {came}. For another number of "
+                "tokens call resize_token_embeddings first."
+            )
+        if isinstance(value, TFEmbedding):
+            self.transformer.wte = value
+            self._forget_programs()
+        else:
+            self.transformer.wte.weight.assign(table)
+
+    def get_output_embeddings(self: Any) -> Any:
+        """Return what scores the vocabulary: the token embeddings, or a layer of its own if they are not tied.
+
+        A model that scores no tokens has none, and returns None.
+        """
+        if not self.scores_tokens:
+            return None
+        return self.lm_head if self.lm_head is not None else self.get_input_embeddings()
+
+    def set_output_embeddings(self: Any, value: Any) -> None:
+        """Put other values in the place of what scores the vocabulary; as `set_input_embeddings`."""
+        if not self.scores_tokens:
+            raise InputError(f"{type(self).__name__} scores no tokens, so it has no output embeddings.")
+        if self.lm_head is None:
+            self.set_input_embeddings(value)
+            return
+        table = value.weight if isinstance(value, TFLinear | TFEmbedding) else value
+        if not hasattr(table, "shape") or list(table.shape) != list(self.lm_head.weight.shape):
+            wanted = list(self.lm_head.weight.shape)
+            came = list(table.shape) if hasattr(table, "shape") else f"a {type(value).__name__}"
+            raise InputError(f"Output embeddings should have the shape {wanted}, but they are {came}.")
+        self.lm_head.weight.assign(table)
+
+    def get_bias(self) -> None:
+        """Return None: GPT-2 scores the vocabulary without a bias."""
+
+    def get_lm_head(self) -> None:
+        """Return None, as 4.34 does; `get_output_embeddings` returns what scores the vocabulary."""
+
+    def resize_token_embeddings(self: Any, new_num_tokens: int | None = None) -> TFEmbedding:
+        """Change the number of tokens, in the weights and in the configuration.
+
+        Added rows are drawn as fresh weights are; where tokens are taken away, the last rows go. The
+        configuration that the model had stays as it is: the model gets a copy. An optimizer has to be made
+        anew, by `compile`.
+
+        Args:
+            new_num_tokens: The new vocabulary size, usually len(tokenizer); None keeps it.
+
+        Returns:
+            The layer of token embeddings.
+
+        Raises:
+            InputError: A size that is no positive number.
+        """
+        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise InputError(f"new_num_tokens should be a positive whole number, but it is {size!r}.")
+        if size != self.config.vocab_size:
+            _resize(self.transformer.wte, int(size), self.config.initializer_range)
+            if self.scores_tokens and self.lm_head is not None:
+                _resize(self.lm_head, int(size), self.config.initializer_range)
+            self.config = copy.deepcopy(self.config)
+            self.config.vocab_size = int(size)
+            self.transformer.config = self.config
+            self._forget_programs()
+        return self.transformer.wte
+
+    def _forget_programs(self: Any) -> None:
+        """Have `fit`, `evaluate` and `predict` trace their steps again."""
+        self.train_function = self.test_function = self.predict_function = None
+
+
+def _resize(layer: Any, size: int, deviation: float) -> None:
+    """Give a layer another number of rows in its weight; new ones are normal."""
+    old = tf.convert_to_tensor(layer.weight.value)  # [V, D]
+    count, D = old.shape
+    added = tf.random.normal([max(0, size - count), D], stddev=deviation, dtype=old.dtype)  # [V - old V, D]
+    table = tf.concat([old[:size], added], axis=0)  # [V, D]
+    layer.replace_weight(table)
