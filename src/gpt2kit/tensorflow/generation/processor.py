@@ -32,7 +32,7 @@ _LEAVES: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
 class TFLogitsProcessor:
-    """Change the scores of the next token; subclass it to make a rule of your own, of TensorFlow's operations."""
+    """Change the scores of the next token; subclass it for a rule of your own, of TensorFlow operations."""
 
     def __call__(self, input_ids: Any, scores: Any, cur_len: Any) -> Any:
         """Return the changed scores, [R, V].
