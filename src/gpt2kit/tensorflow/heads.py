@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.tensorflow import arguments, target
+from gpt2kit.tensorflow.generation.mixin import TFGenerationMixin
 from gpt2kit.tensorflow.layers import TFLinear
 from gpt2kit.tensorflow.loss import next_token_loss
 from gpt2kit.tensorflow.model import TFGPT2MainLayer
@@ -44,7 +45,7 @@ class LanguageHead:
 
 
 @keras.saving.register_keras_serializable("gpt2kit")
-class TFGPT2LMHeadModel(LanguageHead, TFGPT2PreTrainedModel):
+class TFGPT2LMHeadModel(LanguageHead, TFGenerationMixin, TFGPT2PreTrainedModel):
     """Predict the next token: a score for each of the vocabulary, by the token embeddings themselves.
 
         logits = h @ wte.T
