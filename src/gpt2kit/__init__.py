@@ -74,7 +74,9 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "gpt2kit.tensorflow": (
         "TFBaseModelOutputWithPastAndCrossAttentions",
         "TFCausalLMOutputWithCrossAttentions",
+        "TFGPT2DoubleHeadsModel",
         "TFGPT2DoubleHeadsModelOutput",
+        "TFGPT2ForSequenceClassification",
         "TFGPT2LMHeadModel",
         "TFGPT2MainLayer",
         "TFGPT2Model",

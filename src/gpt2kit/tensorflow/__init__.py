@@ -22,6 +22,8 @@ if _keras.backend.backend() != "tensorflow":
         "here. Set KERAS_BACKEND=tensorflow before Keras is imported first."
     )
 
+from gpt2kit.tensorflow.classification import TFGPT2ForSequenceClassification
+from gpt2kit.tensorflow.double import TFGPT2DoubleHeadsModel
 from gpt2kit.tensorflow.heads import TFGPT2LMHeadModel
 from gpt2kit.tensorflow.model import TFGPT2MainLayer, TFGPT2Model
 from gpt2kit.tensorflow.outputs import (
@@ -36,7 +38,9 @@ from gpt2kit.tensorflow.tokenizer import TFGPT2Tokenizer
 __all__ = [
     "TFBaseModelOutputWithPastAndCrossAttentions",
     "TFCausalLMOutputWithCrossAttentions",
+    "TFGPT2DoubleHeadsModel",
     "TFGPT2DoubleHeadsModelOutput",
+    "TFGPT2ForSequenceClassification",
     "TFGPT2LMHeadModel",
     "TFGPT2MainLayer",
     "TFGPT2Model",

@@ -1,6 +1,7 @@
 """The arguments of a call, checked: each comes out in the one shape that the model computes with.
 
-Values are looked at in eager calls on the CPU; in a graph a tensor has a shape only, and that perhaps in part.
+Values are looked at in eager calls on the CPU; in a graph a tensor has a shape only, and that perhaps
+in part.
 
 Dimensions: B batch, T query positions, S key positions (past and present), D n_embd, H heads, K width of a
 head, L layers, E encoder positions, P n_positions (docs/shapes.md).
@@ -115,14 +116,14 @@ def tensor(name: str, given: Any) -> tf.Tensor | None:
     if given is None or isinstance(given, tf.Tensor):
         return given
     if (
-        isinstance(given, tf.Variable | np.ndarray | keras.Variable)
-        and getattr(given, "dtype", None) != object
+        isinstance(given, tf.Variable | np.ndarray | np.generic | keras.Variable)
+        and given.dtype != np.object_
     ):
         return tf.convert_to_tensor(given)
     raise InputError(
-        f"{name} should be a tensor of TensorFlow or an array of NumPy, but it is a {type(given).__name__}. A "
-        "tokenizer makes tensors with return_tensors='tf', and what it returns is handed over as model(**batch) "
-        "or model(batch)."
+        f"{name} should be a tensor of TensorFlow or an array of NumPy, but it is a {type(given).__name__}. "
+        "A tokenizer makes tensors with return_tensors='tf', and what it returns is handed over as "
+        "model(**batch) or model(batch)."
     )
 
 
@@ -151,12 +152,8 @@ def inputs(
         return tf.reshape(input_ids, [-1, shape[-1]]), None, shape  # [B, T]
     embeds = inputs_embeds
     assert embeds is not None
-    if (
-        embeds.shape.rank is None
-        or embeds.shape.rank < 3
-        or embeds.shape[-1] != D
-        or 0 in embeds.shape.as_list()
-    ):
+    given = [] if embeds.shape.rank is None else embeds.shape.as_list()
+    if len(given) < 3 or given[-1] != D or 0 in given:
         raise shape_error("inputs_embeds", f"[batch, positions, {D}]", embeds)
     check_floating("inputs_embeds", embeds)
     *shape, _ = sizes(embeds)
@@ -245,16 +242,17 @@ def padding(attention_mask: tf.Tensor | None, shape: Sequence[Any], T: Any, leas
         return None
     given = attention_mask.shape.as_list()
     leading, by_query = list(shape[:-1]), len(given) == len(shape) + 1
-    fits = len(given) - by_query == len(shape) and all(
-        _fits(size, (wanted,))
-        for size, wanted in zip(given, [*leading, *([T] if by_query else [])], strict=False)
+    axes = [*leading, T] if by_query else leading
+    fits = len(given) == len(axes) + 1 and all(
+        _fits(size, (wanted,)) for size, wanted in zip(given, axes, strict=False)
     )
-    known = all(isinstance(number, int) for number in (given[-1], least, most)) if given else False
+    known = bool(given) and all(isinstance(number, int) for number in (given[-1], least, most))
     if not fits or (known and not least <= given[-1] <= most):
-        S = _told(least) if least is most or least == most else f"{_told(least)} to {_told(most)}"
-        wanted = f"{[*map(_told, leading)]}".replace("'", "").rstrip("]") + f", {S}]"
-        note = "" if least is T else f" ({_told(T)} are new: give ones for the past as well)"
-        raise shape_error("attention_mask", wanted + note, attention_mask)
+        S = _told(least) if _told(least) == _told(most) else f"{_told(least)} to {_told(most)}"
+        wanted = f"[{', '.join(map(_told, leading))}, {S}]"
+        if known and least > T:
+            wanted += f" ({least - T} in past_key_values and {T} new: give ones for the past as well)"
+        raise shape_error("attention_mask", wanted, attention_mask)
     S = sizes(attention_mask)[-1]
     return tf.reshape(attention_mask, [-1, T, S] if by_query else [-1, S])  # [B, S] or [B, T, S]
 

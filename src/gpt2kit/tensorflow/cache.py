@@ -3,7 +3,8 @@
 4.34's TensorFlow models return a tuple of L tensors [2, B, H, S, K], keys and then values, which grow by
 concatenation. A loop that is compiled once wants tensors that do not grow: `FixedCache`.
 
-Dimensions: B batch, T query positions, S key positions, H heads, K width of a head, L layers (docs/shapes.md).
+Dimensions: B batch, T query positions, S key positions, H heads, K width of a head, L layers
+(docs/shapes.md).
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class TFLinear(keras.layers.Layer):
 
 
 def _replace(layer: Any, table: tf.Tensor) -> None:
-    """Give a layer another variable as its weight; Keras lets a finished layer have none, unless it is told."""
+    """Give a layer another variable as its weight; Keras has to be told to let it."""
     layer._untrack_variable(layer.weight)
     layer._tracker.unlock()
     layer.weight = layer.add_weight(
@@ -420,7 +420,7 @@ class TFBlock(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts."""
-        parts = [self.ln_1, self.attn, self.ln_2, self.mlp]
+        parts: list[Any] = [self.ln_1, self.attn, self.ln_2, self.mlp]
         if self.has_cross_attention:
             parts += [self.crossattention, self.ln_cross_attn]
         for part in parts:

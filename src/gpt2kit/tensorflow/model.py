@@ -78,7 +78,8 @@ class TFGPT2MainLayer(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts."""
-        for part in (self.wte, self.wpe, *self.h, self.ln_f):
+        parts: list[Any] = [self.wte, self.wpe, *self.h, self.ln_f]
+        for part in parts:
             part.build()
 
     def _lock_state(self) -> None:

@@ -38,8 +38,8 @@ class SurgeryMixin:
         if not hasattr(table, "shape") or list(table.shape) != wanted:
             came = list(table.shape) if hasattr(table, "shape") else f"a {type(value).__name__}"
             raise InputError(
-                f"Token embeddings should have the shape {wanted}, but they are {came}. For another number of "
-                "tokens call resize_token_embeddings first."
+                f"Token embeddings should have the shape {wanted}, but they are {came}. For another number "
+                "of tokens call resize_token_embeddings first."
             )
         if isinstance(value, TFEmbedding):
             self.transformer.wte = value
@@ -48,7 +48,7 @@ class SurgeryMixin:
             self.transformer.wte.weight.assign(table)
 
     def get_output_embeddings(self: Any) -> Any:
-        """Return what scores the vocabulary: the token embeddings, or a layer of its own if they are not tied.
+        """Return what scores the vocabulary: the token embeddings, or rows of its own.
 
         A model that scores no tokens has none, and returns None.
         """

@@ -96,7 +96,8 @@ def values(labels: Any, shape: Sequence[Any], dtype: Any, *, shares: bool = Fals
         outside = given[(given < 0) | (given > 1)]
         if outside.size:
             raise InputError(
-                f"labels holds {float(outside[0]):g}, and each should say from 0 to 1 how far a label applies."
+                f"labels holds {float(outside[0]):g}, and each should say from 0 to 1 how far a label "
+                "applies."
             )
     return labels
 

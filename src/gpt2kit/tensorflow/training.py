@@ -1,8 +1,8 @@
 """What Keras' fit, evaluate and predict do with a GPT-2: find the labels, take the model's own loss.
 
-Labels are among the inputs, under the name of their argument, or they are the y that Keras is given. Without a
-loss of the user's the model's own is taken, whose mean is minimized; with one, it is given the labels and the
-scores (logits) as they stand.
+Labels are among the inputs, under the name of their argument, or they are the y that Keras is given. Without
+a loss of the user's the model's own is taken, whose mean is minimized; with one, it is given the labels and
+the scores (logits) as they stand.
 
 Dimensions: B batch (docs/shapes.md).
 """
@@ -59,9 +59,7 @@ class TrainingMixin:
         """
         own = loss is None or (isinstance(loss, str) and loss in OWN_LOSS)
         if own and loss_weights is not None:
-            raise InputError(
-                "loss_weights weigh losses that are given; give them, or leave loss_weights out."
-            )
+            raise InputError("loss_weights weigh losses that are given; give some, or leave them out.")
         self._own_loss = own
         super().compile(  # type: ignore[misc]  # of keras.Model
             optimizer=optimizer,
@@ -138,8 +136,8 @@ class TrainingMixin:
         """Weigh the loss of each text, [B]."""
         if not self.loss_of_each_text:
             raise InputError(
-                "sample_weight has a weight for each text, and the loss of this model is one of tokens. Label "
-                "those that shall not count with -100, or give a loss to compile(loss=...)."
+                "sample_weight has a weight for each text, and the loss of this model is one of tokens. "
+                "Label those that shall not count with -100, or give a loss to compile(loss=...)."
             )
         return loss * tf.cast(tf.reshape(weight, [-1]), loss.dtype)  # [B]
 
@@ -155,31 +153,24 @@ class TrainingMixin:
         if not labels and not self._own_loss:
             return given, y, sample_weight
         targets = {SCORES_OF[name]: value for name, value in labels.items()}
-        return (
-            given,
-            targets if len(self.label_names) > 1 else next(iter(targets.values()), None),
-            sample_weight,
-        )
+        single = len(self.label_names) == 1
+        return given, next(iter(targets.values()), None) if single else targets, sample_weight
 
     def _named_labels(self: Any, y: Any) -> dict[str, Any]:
         """Return y by the names of the labels."""
         if y is None or not self.label_names:
             return {}
         if isinstance(y, Mapping):
-            names = {
-                **{name: name for name in self.label_names},
-                **{SCORES_OF[n]: n for n in self.label_names},
-            }
+            names = {SCORES_OF[name]: name for name in self.label_names}
+            names |= {name: name for name in self.label_names}
             unknown = [key for key in y if key not in names]
             if unknown:
-                raise InputError(
-                    f"y has the unknown key {unknown[0]!r}. The labels are {list(self.label_names)}."
-                )
+                known = ", ".join(self.label_names)
+                raise InputError(f"y has the unknown key {unknown[0]!r}. The labels are {known}.")
             return {names[key]: value for key, value in y.items()}
         if len(self.label_names) > 1 or isinstance(y, list | tuple):
-            raise InputError(
-                f"y should be a dictionary of {list(self.label_names)}, but it is a {type(y).__name__}."
-            )
+            wanted = "a dictionary of " * (len(self.label_names) > 1) + ", ".join(self.label_names)
+            raise InputError(f"y should be {wanted}, but it is a {type(y).__name__}.")
         return {self.label_names[0]: y}
 
     def _scores(self: Any, output: Any, y: Any) -> Any:
