@@ -89,6 +89,8 @@ def test_half_precision_goes_from_room_to_room_and_stays(tmp_path: Path) -> None
 def test_from_flax_reads_flax_files_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotInRepositoryError, match=r"It has flax_model.msgpack: pass from_flax=True"):
         GPT2LMHeadModel.from_pretrained(SAVED / "whole")
+    with pytest.raises(InputError, match="from_flax=True .* and from_tf=True asks for other weights"):
+        GPT2LMHeadModel.from_pretrained(SAVED / "whole", from_flax=True, from_tf=True)
     with pytest.raises(InputError, match="state_dict asks for other weights"):
         GPT2LMHeadModel.from_pretrained(SAVED / "whole", from_flax=True, state_dict={})
     config = tiny_config()

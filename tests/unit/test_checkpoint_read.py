@@ -138,7 +138,7 @@ def test_a_place_without_weights_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"looked for model\.safetensors.*The folder has config\.json"):
         open_checkpoint(tmp_path)
     (tmp_path / "tf_model.h5").write_text("x")
-    with pytest.raises(HubError, match=r"TensorFlow weights \(tf_model\.h5\)"):
+    with pytest.raises(HubError, match=r"It has tf_model\.h5: pass from_tf=True to read that"):
         open_checkpoint(tmp_path)
     with pytest.raises(RepositoryNotFoundError, match="no folder"):
         open_checkpoint(tmp_path / "none")

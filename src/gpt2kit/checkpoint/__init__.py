@@ -13,7 +13,7 @@ from gpt2kit.checkpoint.check import (
 from gpt2kit.checkpoint.formats import RawTensor, StoredTensor, copy_transposed
 from gpt2kit.checkpoint.layout import HEADS, Head, TensorSpec, head_of, parameter_counts, tensor_specs
 from gpt2kit.checkpoint.read import Checkpoint, open_checkpoint
-from gpt2kit.checkpoint.write import save_flax, save_safetensors, save_shards
+from gpt2kit.checkpoint.write import save_flax, save_safetensors, save_shards, save_tf
 
 __all__ = [
     "HEADS",
@@ -34,6 +34,7 @@ __all__ = [
     "save_flax",
     "save_safetensors",
     "save_shards",
+    "save_tf",
     "take_tied",
     "tensor_specs",
 ]

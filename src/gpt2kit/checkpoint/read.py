@@ -1,4 +1,4 @@
-"""Find the weights of a model and read them: one file or many; safetensors, PyTorch's format or Flax's."""
+"""Find the weights of a model and read them: one file or many; safetensors, or a framework's own format."""
 
 from __future__ import annotations
 
@@ -11,33 +11,53 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from gpt2kit.checkpoint.flax_names import official_name
+from gpt2kit.checkpoint import flax_names, tf_names
 from gpt2kit.checkpoint.formats import StoredTensor, TensorFile, copy_transposed
 from gpt2kit.checkpoint.formats.flax_msgpack import FlaxMsgpackFile
 from gpt2kit.checkpoint.formats.pytorch_bin import PyTorchBinFile
 from gpt2kit.checkpoint.formats.safetensors_file import SafetensorsFile
 from gpt2kit.checkpoint.formats.tensor_file import DTYPES
+from gpt2kit.checkpoint.formats.tf_h5 import TFH5File
 from gpt2kit.errors import CheckpointError, FileNotInRepositoryError, InputError
 from gpt2kit.hub import HubOptions, find_folder, locate, locate_optional
 
-__all__ = ["BIN_NAME", "FLAX_NAME", "SAFETENSORS_NAME", "Checkpoint", "Format", "open_checkpoint"]
+__all__ = [
+    "BIN_NAME",
+    "FLAX_NAME",
+    "SAFETENSORS_NAME",
+    "TF_NAME",
+    "Checkpoint",
+    "Format",
+    "open_checkpoint",
+]
 
 SAFETENSORS_NAME = "model.safetensors"
 BIN_NAME = "pytorch_model.bin"
 FLAX_NAME = "flax_model.msgpack"
+TF_NAME = "tf_model.h5"
 INDEX_SUFFIX = ".index.json"
-Format = Literal["safetensors", "pytorch", "flax"]
-_NAME_OF: dict[Format, str] = {"safetensors": SAFETENSORS_NAME, "pytorch": BIN_NAME, "flax": FLAX_NAME}
+Format = Literal["safetensors", "pytorch", "flax", "tensorflow"]
+_NAME_OF: dict[Format, str] = {
+    "safetensors": SAFETENSORS_NAME,
+    "pytorch": BIN_NAME,
+    "flax": FLAX_NAME,
+    "tensorflow": TF_NAME,
+}
 _FORMAT_OF: dict[str, Format] = {
     ".safetensors": "safetensors",
     ".bin": "pytorch",
     ".pt": "pytorch",
     ".pth": "pytorch",
     ".msgpack": "flax",
+    ".h5": "tensorflow",
 }
 # What a model takes only when it is asked to, as in 4.34.
-_ASKED_BY: dict[Format, str] = {"pytorch": "from_pt=True", "flax": "from_flax=True"}
-_FOREIGN = {"tf_model.h5": "TensorFlow", "model.ckpt.index": "OpenAI's TensorFlow"}
+_ASKED_BY: dict[Format, str] = {
+    "pytorch": "from_pt=True",
+    "flax": "from_flax=True",
+    "tensorflow": "from_tf=True",
+}
+_FOREIGN = {"model.ckpt.index": "OpenAI's TensorFlow"}
 _POINTER = b"version https://git-lfs"  # how the file that Git LFS puts in place of a large one begins
 
 
@@ -174,8 +194,8 @@ def open_checkpoint(
     """Open the weights of a folder, a name on the hub, or a single file.
 
     In a folder or repository the first of these is taken: model.safetensors, model.safetensors.index.json,
-    pytorch_model.bin, pytorch_model.bin.index.json. A flax_model.msgpack, or its index, is opened where
-    `formats` asks for it; its tensors have official names and axes.
+    pytorch_model.bin, pytorch_model.bin.index.json. A flax_model.msgpack, a tf_model.h5, or the index of one
+    is opened where `formats` asks for it; its tensors have official names and axes.
 
     Args:
         name_or_path: Folder, name, or a file of weights or index.
@@ -228,8 +248,7 @@ def _open_path(path: Path, place: str | os.PathLike[str], options: HubOptions) -
         by_name = {shard.path.name: shard for shard in shards}
         for name, shard in weight_map.items():
             file = by_name[Path(shard).name]
-            official = official_name(name.split("/")) if isinstance(file, FlaxMsgpackFile) else name
-            if official not in file.tensors:
+            if _official_name(name, file) not in file.tensors:
                 raise CheckpointError(
                     f"{path} says that the tensor {name} is in {shard}, and it is not. "
                     "Index and files are of two different saves: download or save the model again."
@@ -239,6 +258,15 @@ def _open_path(path: Path, place: str | os.PathLike[str], options: HubOptions) -
             open_file.close()
         raise
     return checkpoint
+
+
+def _official_name(name: str, file: TensorFile) -> str:
+    """Return the name that a reader gives to what an index calls so."""
+    if isinstance(file, FlaxMsgpackFile):
+        return flax_names.official_name(name.split("/"))
+    if isinstance(file, TFH5File):
+        return tf_names.official_name(name.split("/", 1)[-1])  # without the name of the model
+    return name
 
 
 def _open_file(path: Path) -> TensorFile:
@@ -258,6 +286,8 @@ def _open_file(path: Path) -> TensorFile:
         return PyTorchBinFile(path)
     if kind == "flax":
         return FlaxMsgpackFile(path)
+    if kind == "tensorflow":
+        return TFH5File(path)
     raise CheckpointError(f"{path} is of no known format. Known are {', '.join(_FORMAT_OF)}.")
 
 
@@ -265,7 +295,11 @@ def _refuse_format(path: Path, formats: Sequence[Format]) -> None:
     """Refuse a file of a format that the caller did not ask for."""
     kind = _FORMAT_OF.get(Path(path.name.removesuffix(INDEX_SUFFIX)).suffix)
     if kind is not None and kind not in formats:
-        way_out = f"Pass {_ASKED_BY[kind]}." if kind in _ASKED_BY else "Open it without from_flax or from_pt."
+        way_out = (
+            f"Pass {_ASKED_BY[kind]}."
+            if kind in _ASKED_BY
+            else "Open it without from_pt, from_tf or from_flax."
+        )
         raise CheckpointError(
             f"{path} has weights in the format of {kind}, which was not asked for. {way_out}"
         )

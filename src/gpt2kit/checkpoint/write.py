@@ -1,4 +1,4 @@
-"""Save tensors as safetensors or as Flax does, in one file or in shards, whole or not at all."""
+"""Save tensors as safetensors, or as Flax or Keras does, in one file or in shards, whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from gpt2kit.atomic import (
 )
 from gpt2kit.checkpoint.formats.flax_msgpack import write_tree
 from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor
-from gpt2kit.checkpoint.read import FLAX_NAME, INDEX_SUFFIX, SAFETENSORS_NAME
+from gpt2kit.checkpoint.formats.tf_h5 import write_h5
+from gpt2kit.checkpoint.read import FLAX_NAME, INDEX_SUFFIX, SAFETENSORS_NAME, TF_NAME
+from gpt2kit.checkpoint.tf_names import is_reversed, model_name, tf_name, tf_shape
 from gpt2kit.errors import InputError
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "save_flax",
     "save_safetensors",
     "save_shards",
+    "save_tf",
 ]
 
 _UNITS = {
@@ -124,6 +127,64 @@ def save_flax(
         write_tree(file, {key: raw[key] for key in names})
 
     return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
+
+
+def save_tf(
+    folder: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray[Any, Any] | RawTensor],
+    *,
+    class_name: str,
+    max_shard_size: int | str = "10GB",
+    name: str = TF_NAME,
+    beside: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Save tensors as tf_model.h5, or as shards with an index, as 4.34's TensorFlow models read them.
+
+    Args:
+        folder: Where; made if it is not there.
+        tensors: Official name -> array, or bytes with dtype and shape; the axes are the official ones.
+        class_name: The class of the model, whose name begins the names in the file: "TFGPT2LMHeadModel".
+        max_shard_size: Largest file, as a number of bytes or "5GB", "200MB", "1GiB".
+        name: Name of the single file.
+        beside: Name -> text of small files that take their places together with the weights.
+
+    Returns:
+        The files of weights written, the index last.
+
+    Raises:
+        InputError: A size or a dtype that cannot be understood, or a head of its own beside the embeddings,
+            which 4.34's TensorFlow models do not have.
+        MissingDependencyError: h5py is not installed.
+        StorageError: The disk is full, or the folder cannot be written; what was there is untouched.
+    """
+    if any(official.endswith("lm_head.weight") for official in tensors):
+        raise InputError(
+            "A tf_model.h5 has no place for lm_head.weight: the head of 4.34's TensorFlow models is always "
+            "tied to the embeddings. Save as safetensors."
+        )
+    raw = {}
+    for official, value in tensors.items():
+        values = value if isinstance(value, RawTensor) else _as_raw(official, value)
+        raw[f"{model_name(class_name)}/{tf_name(official)}"] = _as_tf(tf_name(official), values)
+    sizes = {key: value.nbytes for key, value in raw.items()}
+
+    def write(file: IO[bytes], names: Sequence[str]) -> None:
+        write_h5(file, {key: raw[key] for key in names}, is_shard=len(names) < len(raw))
+
+    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
+
+
+def _as_tf(name: str, values: RawTensor) -> RawTensor:
+    """Return values with the axes that they have under TensorFlow's name; they are turned when written."""
+    shape = tf_shape(name, values.shape)
+    if not is_reversed(name, shape):
+        return RawTensor(values.dtype, shape, values.buffer)
+
+    def turned() -> memoryview:
+        flat = np.frombuffer(values.read(name), DTYPES[values.dtype].numpy)
+        return np.ascontiguousarray(flat.reshape(values.shape).T).reshape(-1).view(np.uint8).data
+
+    return RawTensor(values.dtype, shape, turned)
 
 
 def save_shards(

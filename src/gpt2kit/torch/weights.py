@@ -47,7 +47,6 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # What 4.34 takes and this library refuses: argument -> the values that ask for nothing, and the way out.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "from_tf": ((False, None), "this version reads safetensors and the files of PyTorch and Flax only"),
     "load_in_8bit": ((False, None), "there is no quantization yet; use torch_dtype"),
     "load_in_4bit": ((False, None), "there is no quantization yet; use torch_dtype"),
     "quantization_config": ((None,), "there is no quantization yet; use torch_dtype"),
@@ -83,7 +82,8 @@ def load_model(
     if kwargs.pop("low_cpu_mem_usage", None) is False and kwargs.get("device_map") is not None:
         raise InputError("low_cpu_mem_usage=False cannot be honoured with device_map; leave one of them out.")
     state_dict = kwargs.pop("state_dict", None)
-    formats = _formats(bool(kwargs.pop("from_flax", False)), use_safetensors, state_dict)
+    foreign = [name for name in ("from_flax", "from_tf") if kwargs.pop(name, False)]
+    formats = _formats(foreign, use_safetensors, state_dict)
     with_info = kwargs.pop("output_loading_info", False)
     wanted_dtype = kwargs.pop("torch_dtype", None)
     device = device_of(kwargs.pop("device_map", None))
@@ -122,14 +122,19 @@ def load_model(
     return (model, report.info()) if with_info else model
 
 
-def _formats(from_flax: bool, use_safetensors: bool | None, state_dict: Any) -> tuple[Format, ...]:
+def _formats(foreign: list[str], use_safetensors: bool | None, state_dict: Any) -> tuple[Format, ...]:
     """Return which formats of weights may be opened."""
-    if not from_flax:
+    if not foreign:
         return ("safetensors", "pytorch")
-    if use_safetensors or state_dict is not None:
-        other = "state_dict" if state_dict is not None else "use_safetensors=True"
-        raise InputError(f"from_flax=True reads a flax_model.msgpack, and {other} asks for other weights.")
-    return ("flax",)
+    others = {f"{name}=True": True for name in foreign[1:]}
+    others |= {"use_safetensors=True": bool(use_safetensors), "state_dict": state_dict is not None}
+    for other, is_asked in others.items():
+        if is_asked:
+            raise InputError(
+                f"{foreign[0]}=True reads the file of that framework, and {other} asks for other weights. "
+                "Leave one of them out."
+            )
+    return ("flax",) if foreign[0] == "from_flax" else ("tensorflow",)
 
 
 def fill(

@@ -351,7 +351,6 @@ def test_other_shapes_are_refused_or_drawn_and_listed(folder: Path, caplog: pyte
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "TensorFlow": ({"from_tf": True}, InputError, "from_tf: this version reads safetensors and"),
     "Flax and safetensors": (
         {"from_flax": True, "use_safetensors": True},
         InputError,

@@ -1,0 +1,266 @@
+"""Read and write tf_model.h5: HDF5 as Keras 2 wrote it, under the names of 4.34's TensorFlow models.
+
+A single file has a group for each layer of the model, `layer_names`, and in it a data set for each of its
+`weight_names`, with the model's name before it. In a shard of several files `layer_names` are the data sets
+themselves. h5py finds where the values lie; they are read when they are asked for, past h5py, under official
+names and with official axes. Whatever leads out of the file, as links and external data can, is refused.
+
+Source:
+    keras v2.15, saving/legacy/hdf5_format.py, save_weights_to_hdf5_group; transformers v4.34.0,
+    modeling_tf_utils.py, save_pretrained and load_tf_shard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor, StoredTensor, copy_transposed, fill
+from gpt2kit.checkpoint.tf_names import is_reversed, official_name, official_shape
+from gpt2kit.errors import CheckpointError, InputError, MissingDependencyError
+
+__all__ = ["TFH5File", "write_h5"]
+
+_DTYPES = {np.dtype(info.numpy).newbyteorder("<"): name for name, info in DTYPES.items() if name != "BF16"}
+_LAYERS, _WEIGHTS = "layer_names", "weight_names"
+_ATTRIBUTE_BYTES = 64512  # Keras cuts a longer list: the head of an HDF5 object holds 64 KiB
+_ENTRIES = 2**20  # of a list; XL has 580
+# What h5py meets in a damaged file.
+_DAMAGE = (AttributeError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
+_ADVICE = "It is truncated, damaged or no file of a TensorFlow model: download or save it again."
+
+
+class TFH5File:
+    """An open tf_model.h5.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: The file is no file of weights, is damaged, or leads out of itself.
+        MissingDependencyError: h5py is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, str] = {}
+        self.tensors: dict[str, StoredTensor] = {}
+        self._begin: dict[str, int] = {}
+        self._reversed: set[str] = set()
+        for name, dtype, shape, begin in _Walk(path).tensors():
+            official = official_name(name)
+            if official in self.tensors:
+                raise CheckpointError(
+                    f"{path} has the tensor {official} under two names. Remove one of them."
+                )
+            self.tensors[official] = StoredTensor(official, dtype, official_shape(name, shape))
+            self._begin[official] = begin
+            if is_reversed(name, shape):
+                self._reversed.add(official)
+        self._file = path.open("rb", buffering=0)
+
+    def read_into(self, name: str, buffer: memoryview, offset: int = 0) -> None:
+        """Read the bytes of a tensor, with the axes of its official name, from byte `offset` on."""
+        if name not in self._reversed:
+            self._read(name, buffer, self._begin[name] + offset)
+            return
+        stored = self.tensors[name]  # the layer of a head: small
+        values = np.empty(stored.shape[::-1], DTYPES[stored.dtype].numpy)
+        self._read(name, values.reshape(-1).view(np.uint8).data, self._begin[name])
+        turned = np.empty(stored.shape, values.dtype)
+        copy_transposed(turned, values)
+        buffer[:] = turned.reshape(-1).view(np.uint8).data[offset : offset + buffer.nbytes]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self, name: str, buffer: memoryview, begin: int) -> None:
+        if not fill(self._file, begin, buffer):
+            raise CheckpointError(f"{self.path} ended inside the tensor {name}. {_ADVICE}")
+
+
+class _Walk:
+    """One walk over the data sets that a file lists."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._h5py = _import_h5py(f"{path} is in TensorFlow's older format, HDF5.")
+        self._size = path.stat().st_size
+
+    def tensors(self) -> list[tuple[str, str, tuple[int, ...], int]]:
+        """Return TensorFlow's name, dtype, shape and first byte of each tensor.
+
+        Raises:
+            CheckpointError: The file is something else, is damaged, or leads out of itself.
+        """
+        try:
+            with self._h5py.File(self._path, "r", locking="best-effort") as file:
+                if _LAYERS not in file.attrs and f"{_LAYERS}0" not in file.attrs:
+                    raise CheckpointError(self._describe_stranger(file))
+                return [(name, *self._place(name, node)) for name, node in self._listed(file)]
+        except _DAMAGE as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{self._path} cannot be read as HDF5 ({error}). {_ADVICE}") from error
+
+    def _listed(self, file: Any) -> Iterator[tuple[str, Any]]:
+        """Go through the data sets by name, without that of the model."""
+        for layer in self._names(file, _LAYERS):
+            node = self._node(file, layer)
+            if isinstance(node, self._h5py.Dataset):
+                yield layer, node
+                continue
+            for weight in self._names(node, _WEIGHTS):
+                yield weight.split("/", 1)[-1], self._node(node, weight)
+
+    def _names(self, node: Any, key: str) -> list[str]:
+        """Return a list of names that belongs to a group; a long one was cut into several."""
+        keys = [key] if key in node.attrs else []
+        while not keys or (keys[0] != key and f"{key}{len(keys)}" in node.attrs):
+            keys.append(f"{key}{len(keys)}")
+        names: list[str] = []
+        for part in keys:
+            values = np.asarray(node.attrs[part])
+            if len(names) + values.size > _ENTRIES:
+                raise CheckpointError(f"{self._path} lists more than {_ENTRIES:,} names. {_ADVICE}")
+            names += [value.decode() if isinstance(value, bytes) else str(value) for value in values.flat]
+        return names
+
+    def _node(self, node: Any, path: str) -> Any:
+        """Step down to a group or a data set; no step may be a link to another place."""
+        for level in path.split("/"):
+            link = node.get(level, getlink=True)
+            if not isinstance(link, self._h5py.HardLink):
+                raise CheckpointError(
+                    f"{self._path} has a link at {path}, which can lead to any file. Do not use this file."
+                )
+            node = node[level]
+        return node
+
+    def _place(self, name: str, node: Any) -> tuple[str, tuple[int, ...], int]:
+        """Return dtype, shape and first byte of a data set whose values lie in one piece in this file."""
+        if not isinstance(node, self._h5py.Dataset) or node.shape is None:
+            raise CheckpointError(f"{self._path} lists {name}, which is no array. {_ADVICE}")
+        layout = node.id.get_create_plist()
+        if node.is_virtual or layout.get_external_count():
+            raise CheckpointError(f"{self._path} takes {name} from another file. Do not use this file.")
+        if layout.get_layout() != self._h5py.h5d.CONTIGUOUS:
+            raise CheckpointError(
+                f"{self._path} has {name} compressed or in chunks, which no TensorFlow model of 4.34 writes. "
+                "Repack it: h5repack -f NONE -l CONTI."
+            )
+        size = math.prod(node.shape) * node.dtype.itemsize
+        begin = node.id.get_offset()
+        if size and (begin is None or node.id.get_storage_size() != size or begin + size > self._size):
+            raise CheckpointError(
+                f"{self._path} has not the {size:,} bytes of {name} of shape {list(node.shape)}. {_ADVICE}"
+            )
+        return _DTYPES.get(node.dtype, str(node.dtype)), tuple(node.shape), begin or 0
+
+    def _describe_stranger(self, file: Any) -> str:
+        """Say what a file without lists of names is."""
+        if "layers" in file or "_layer_checkpoint_dependencies" in file:
+            return f"{self._path} was written by save_weights of Keras 3. Use load_weights of the same class."
+        return f"{self._path} does not list the layers of a model. {_ADVICE}"
+
+
+def _import_h5py(need: str) -> Any:
+    """Import h5py, or say how to get it."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{need} Install h5py (`pip install h5py`; gpt2kit[tensorflow] has it), or use safetensors files."
+        ) from error
+    return h5py
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def write_h5(file: IO[bytes], tensors: Mapping[str, RawTensor], *, is_shard: bool) -> None:
+    """Write tensors as Keras 2 does, one after another; equal tensors give equal bytes.
+
+    Args:
+        file: Open for writing.
+        tensors: TensorFlow's name with that of the model -> values, with TensorFlow's axes.
+        is_shard: Write one of several files, which has no groups for layers.
+
+    Raises:
+        InputError: A dtype that the format does not have.
+        MissingDependencyError: h5py is not installed.
+    """
+    h5py = _import_h5py("A tf_model.h5 is HDF5.")
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.split("/")[1], []).append(name)
+    disk = _Disk(file)
+    try:
+        with h5py.File(disk, "w", driver="fileobj") as target:
+            if is_shard:
+                short = {name.split("/", 1)[1]: tensor for name, tensor in tensors.items()}
+                for name in sorted(short):
+                    _write_tensor(target, name, short[name])
+                _write_names(target, _LAYERS, sorted(short))
+                return
+            _write_names(target, _LAYERS, list(layers))
+            target.attrs["backend"], target.attrs["keras_version"] = b"tensorflow", b"2.15.0"
+            for layer, names in layers.items():
+                group = target.create_group(layer)
+                _write_names(group, _WEIGHTS, names)
+                for name in names:
+                    _write_tensor(group, name, tensors[name])
+    except (OSError, RuntimeError):
+        if disk.error is None:
+            raise
+        raise disk.error from None
+
+
+class _Disk:
+    """A file that remembers why it could not be written, which h5py does not tell."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, values: memoryview) -> int:
+        """Write to the file."""
+        try:
+            return self._file.write(values)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _write_tensor(group: Any, name: str, tensor: RawTensor) -> None:
+    """Write one tensor as a data set in one piece, without the time of day."""
+    if tensor.dtype == "BF16":
+        raise InputError(
+            f"The tensor {name} is of dtype BF16, which HDF5 does not have. Cast it first, or save as "
+            "safetensors."
+        )
+    dtype = np.dtype(DTYPES[tensor.dtype].numpy).newbyteorder("<")
+    data = group.create_dataset(name, tensor.shape, dtype=dtype, track_times=False)
+    values = tensor.read(name)
+    if values.nbytes:
+        data.write_direct(np.frombuffer(values, dtype).reshape(tensor.shape))
+
+
+def _write_names(group: Any, key: str, names: Sequence[str]) -> None:
+    """Write a list of names, cut into several where HDF5 could not keep it in one piece."""
+    encoded = [name.encode() for name in names]
+    width = max((len(name) for name in encoded), default=1)
+    step = max(1, _ATTRIBUTE_BYTES // width)
+    if len(encoded) <= step:
+        group.attrs[key] = np.array(encoded, f"S{width}")
+        return
+    for number, start in enumerate(range(0, len(encoded), step)):
+        group.attrs[f"{key}{number}"] = np.array(encoded[start : start + step], f"S{width}")
