@@ -12,13 +12,12 @@ __all__ = ["ACTIVATIONS"]
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """Weigh x by the normal distribution's mass below it: x * Phi(x)."""
-    return tf.nn.gelu(x, approximate=False)
+    return 0.5 * x * (1.0 + tf.math.erf(x / math.sqrt(2.0)))
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
     """Approximate gelu as OpenAI's GPT-2 does: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
-    cube = tf.cast(0.044715, x.dtype) * x * x * x
-    return 0.5 * x * (1.0 + tf.tanh(tf.cast(math.sqrt(2.0 / math.pi), x.dtype) * (x + cube)))
+    return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def gelu_10(x: tf.Tensor) -> tf.Tensor:

@@ -298,7 +298,7 @@ class TFAttention(keras.layers.Layer):
             seen = encoder_attention_mask
             bias = None if seen is None else padding_bias(seen, exact)  # [B, 1, 1 or T, E]
         scores = tf.matmul(tf.cast(query, exact), tf.cast(key, exact), transpose_b=True)  # [B, H, T, S]
-        scores = scores / tf.cast(self._divisor(), exact)  # [B, H, T, S]
+        scores = scores / self._divisor()  # [B, H, T, S]
         if bias is not None:
             scores = scores + bias  # [B, H, T, S]
         weights = tf.cast(tf.nn.softmax(scores, axis=-1), value.dtype)  # [B, H, T, S]

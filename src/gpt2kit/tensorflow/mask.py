@@ -70,4 +70,4 @@ def causal_bias(mask: tf.Tensor | None, start: Any, T: Any, S: Any, dtype: Any) 
         bias += padding  # [B, 1, T, S]
     if all(isinstance(number, int) for number in (start, T, S)) and start + T == S:
         return bias
-    return tf.where(keys < start + T, bias, tf.cast(2 * hiding(dtype), dtype))  # [B or 1, 1, T, S]
+    return tf.where(keys < start + T, bias, tf.constant(2 * hiding(dtype), dtype))  # [B or 1, 1, T, S]
