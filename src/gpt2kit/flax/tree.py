@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -88,13 +89,12 @@ def checked(params: Any, expected: Tree, partial: bool = False) -> Tree:
 
 def _fault(path: Path, leaf: Any, wanted: tuple[int, ...]) -> str | None:
     """Say what is wrong with a leaf that should be an array of floating-point numbers; None if nothing is."""
-    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-    if shape is None or dtype is None:
+    if not isinstance(leaf, jax.Array | np.ndarray):
         return f"{shown(path)} is a {type(leaf).__name__} and no array"
-    if tuple(shape) != wanted:
-        return f"{shown(path)} is {list(shape)} and should be {list(wanted)}"
-    if not jnp.issubdtype(dtype, jnp.floating):
-        return f"{shown(path)} is of dtype {dtype} and should hold floating-point numbers"
+    if leaf.shape != wanted:
+        return f"{shown(path)} is {list(leaf.shape)} and should be {list(wanted)}"
+    if not _is_floating(leaf):
+        return f"{shown(path)} is of dtype {leaf.dtype} and should hold floating-point numbers"
     return None
 
 
@@ -130,4 +130,4 @@ def cast(params: Any, dtype: Any, mask: Any = None) -> Tree:
 
 def _is_floating(leaf: Any) -> bool:
     """Tell whether a leaf is an array of floating-point numbers."""
-    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+    return isinstance(leaf, jax.Array | np.ndarray) and bool(jnp.issubdtype(leaf.dtype, jnp.floating))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -166,6 +167,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "transformer/ln_f/bias is of dtype int8 and should hold floating-point numbers",
     ),
     "no array": (("transformer/ln_f/bias", [0.0] * 33), "transformer/ln_f/bias is a list and no array"),
+    "an array of another framework": (
+        ("transformer/ln_f/bias", SimpleNamespace(shape=(33,), dtype="torch.float32")),
+        "transformer/ln_f/bias is a SimpleNamespace and no array",
+    ),
     "a leaf for a branch": (
         ("transformer/ln_f", np.zeros(33)),
         r"scale is missing; transformer/ln_f is unknown",
