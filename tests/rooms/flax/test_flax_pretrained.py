@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import serialization
 from hub_server import HubServer
 
 from cases import random_checkpoint, tiny_config
@@ -108,6 +109,17 @@ def test_what_is_saved_is_what_is_loaded(
     assert {"config.json", stem if size == "1GB" else f"{stem}.index.json"} <= names
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
     assert_same(FlaxGPT2LMHeadModel.from_pretrained(tmp_path).params, params)
+
+
+def test_flax_itself_reads_what_is_written_and_writes_what_is_read(
+    model: FlaxGPT2LMHeadModel, tmp_path: Path
+) -> None:
+    for params in (model.params, model.to_bf16(model.params)):
+        model.save_pretrained(tmp_path, params, safe_serialization=False)
+        restored = serialization.msgpack_restore((tmp_path / FLAX).read_bytes())
+        assert_same(restored, params)
+        (tmp_path / FLAX).write_bytes(serialization.to_bytes(params))
+        assert_same(FlaxGPT2LMHeadModel.from_pretrained(tmp_path).params, params)
 
 
 def test_an_untied_head_makes_the_round_trip_in_both_formats(tmp_path: Path) -> None:
