@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drivers import DRIVERS
+from drivers import drivers
 from golden_cases import fingerprint, projections, recorded_dtype
 from golden_heads import call_names, config_of_call, inputs_of_call, weights_of_call
 from tolerances import GOLDEN, GRADIENT
@@ -39,11 +39,16 @@ def test_the_goldens_were_recorded_of_these_weights_and_arguments(cls: str, case
     assert str(golden(cls, case, call)["fingerprint"]) == given
 
 
-@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    ("cls", "case", "call", "kernel"),
-    [(*names, "eager") for names in CALLS] + [(*names, "sdpa") for names in FUSED],
+    ("driver", "cls", "case", "call", "kernel"),
+    [
+        (driver, *names, kernel)
+        for kernel, calls in (("eager", CALLS), ("sdpa", FUSED))
+        for names in calls
+        for driver in drivers(kernel, names[0])
+    ],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_every_output_equals_the_golden(
     driver: Any, cls: str, case: str, call: str, kernel: str, dtype: str
@@ -62,15 +67,16 @@ def test_every_output_equals_the_golden(
         assert_close(output[name], wanted[name], tolerance, name)
 
 
-@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
 @pytest.mark.parametrize(
-    ("cls", "case", "call", "kernel"),
+    ("driver", "cls", "case", "call", "kernel"),
     [
-        (*names, kernel)
+        (driver, *names, kernel)
         for kernel, calls in (("eager", CALLS), ("sdpa", FUSED))
         for names in calls
+        for driver in drivers(kernel, names[0])
         if names[0] != "GPT2Model" and (*names, kernel) != LOSS_OF_HIDDEN_ROWS
     ],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_the_gradients_of_every_parameter_equal_the_golden(
     driver: Any, cls: str, case: str, call: str, kernel: str

@@ -7,6 +7,7 @@ MLP, V vocabulary, E encoder positions (docs/shapes.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.flax.activation import ACTIVATIONS
 from gpt2kit.flax.cache import heads_of, turned, turned_back, write
-from gpt2kit.flax.mask import causal_bias, padding_bias, score_dtype
+from gpt2kit.flax.mask import hide_later, padding_bias, score_dtype
 
 __all__ = [
     "FlaxConv1D",
@@ -108,14 +109,14 @@ def attend(
     query: Array,
     key: Array,
     value: Array,
-    bias: Array | None,
+    hide: Callable[[Array], Array],
     divisor: float,
     dropout: Any,
     head_mask: Array | None = None,
 ) -> tuple[Array, Array]:
     """Mix the values by the attention weights, and return both: the equations as they stand.
 
-        weights = softmax(Q K^T / divisor + bias)        mixed = weights V
+        weights = softmax(hide(Q K^T / divisor))        mixed = weights V
 
     Scores and softmax are float32 at least, whatever the dtype of the rest.
 
@@ -123,7 +124,7 @@ def attend(
         query: [B, T, H, K]
         key: [B, S, H, K]
         value: [B, S, H, K]
-        bias: Added to the scores, broadcast to [B, H, T, S]; None hides nothing.
+        hide: Takes scores, [B, H, T, S], and lowers those of hidden positions.
         divisor: What the scores are divided by.
         dropout: Applied to the weights.
         head_mask: Multiplied to the weights, broadcast to [B, H, T, S].
@@ -139,9 +140,7 @@ def attend(
         scores = scores.swapaxes(2, 3)  # [B, H, T, S]
     else:
         scores = lax.dot_general(query, key, axes, preferred_element_type=exact)  # [B, H, T, S]
-    scores = scores / divisor  # [B, H, T, S]
-    if bias is not None:
-        scores = scores + bias  # [B, H, T, S]
+    scores = hide(scores / divisor)  # [B, H, T, S]
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))  # [B, H, T, S]
     if head_mask is not None:
         weights = weights * head_mask.astype(value.dtype)  # [B, H, T, S]
@@ -154,7 +153,7 @@ class FlaxGPT2Attention(nn.Module):
 
     For each head, with queries Q, keys K and values V of width K = D / H,
 
-        weights = softmax(Q K^T / divisor + bias)        mixed = weights V
+        weights = softmax(Q K^T / divisor)        mixed = weights V
 
     where divisor is sqrt(K) (if config.scale_attn_weights), times layer_idx + 1 (if
     config.scale_attn_by_inverse_layer_idx). A query at position t sees keys s <= t.
@@ -202,17 +201,20 @@ class FlaxGPT2Attention(nn.Module):
             Mixture [B, T, D], and the weights [B, H, T, S] if asked for.
         """
         query, key, value = self._projections(hidden_states, key_value_states)  # [B, T, H, K]; E for T
-        T, start = query.shape[1], 0
+        start: Array | int = 0
         if self.causal and (self.has_variable("cache", "cache_index") or init_cache):
             query, key, value, start = self._cached(query, key, value, attention_mask)
-        exact = score_dtype(self.dtype)
-        if self.causal:
-            bias = causal_bias(attention_mask, start, T, key.shape[1], exact)  # [B or 1, 1, T, S]
-        else:
-            bias = None if attention_mask is None else padding_bias(attention_mask, exact)  # [B, 1, 1, E]
+
+        def hide(scores: Array) -> Array:
+            if self.causal:
+                return hide_later(scores, attention_mask, start)  # [B, H, T, S]
+            if attention_mask is None:
+                return scores
+            return scores + padding_bias(attention_mask, scores.dtype)  # [B, H, T, E]
+
         dropout = nn.Dropout(self.config.attn_pdrop, deterministic=deterministic)
         mixed, weights = attend(
-            query, key, value, bias, self._divisor(), dropout, self._kept(head_mask)
+            query, key, value, hide, self._divisor(), dropout, self._kept(head_mask)
         )  # [B, T, H, K], [B, H, T, S]
         mixed = mixed.reshape(*mixed.shape[:2], -1)  # [B, T, H*K]
         deviation = self.config.initializer_range / math.sqrt(2 * self.config.n_layer)

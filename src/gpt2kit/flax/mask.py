@@ -1,4 +1,4 @@
-"""What is added to attention scores to hide positions, and the dtype that scores are computed in.
+"""What hides positions from attention, and the dtype that scores are computed in.
 
 Dimensions: B batch, T query positions, S key positions (docs/shapes.md).
 """
@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["causal_bias", "hiding", "padding_bias", "score_dtype"]
+__all__ = ["hide_later", "hiding", "padding_bias", "score_dtype"]
 
 
 def score_dtype(dtype: Any) -> Any:
@@ -42,30 +42,31 @@ def padding_bias(mask: Array, dtype: Any) -> Array:
     return bias[:, None, None, :] if mask.ndim == 2 else bias[:, None]  # [B, 1, 1 or T, S]
 
 
-def causal_bias(mask: Array | None, start: Array | int, T: int, S: int, dtype: Any) -> Array:
-    """Return what is added to the scores of T queries that stand at `start` in a sequence of S places.
+def hide_later(scores: Array, mask: Array | None, start: Array | int) -> Array:
+    """Hide from T queries, which stand at `start` in a sequence of S places, what they may not see.
 
-    A query sees what stands before it and itself, as far as the mask lets it. Places behind the last query
-    are those of a cache that nothing was written to: they are hidden twice, so that they have no weight even
-    where everything else is hidden.
+    A query sees what stands before it and itself, as far as the mask lets it. A later place has the same
+    score whatever stands there, so that nothing is learnt from it, as in 4.34's PyTorch classes. Places
+    behind the last query are those of a cache that nothing was written to: they are hidden twice, so that
+    they have no weight even where everything else is hidden.
 
     Args:
+        scores: [B, H, T, S]
         mask: 1 to see and 0 for padding, [B, S'] or [B, T, S']; None hides nothing. Where it is shorter than
             S, what it does not say lies behind the last query.
         start: Place of the first query.
-        T: Queries.
-        S: Keys.
-        dtype: Of the scores.
 
     Returns:
-        [B or 1, 1, T, S]
+        The scores of what is not hidden, [B, H, T, S].
     """
+    T, S = scores.shape[-2:]
+    hidden = hiding(scores.dtype)
     keys = jnp.arange(S)  # [S]
     queries = start + jnp.arange(T)[:, None]  # [T, 1]
-    bias = jnp.where(keys > queries, hiding(dtype), 0.0).astype(dtype)[None, None]  # [1, 1, T, S]
+    scores = jnp.where(keys > queries, hidden, scores)  # [B, H, T, S]
     if mask is not None:
-        padding = padding_bias(mask, dtype)  # [B, 1, 1 or T, S']
-        bias += jnp.pad(padding, ((0, 0),) * 3 + ((0, S - mask.shape[-1]),))  # [B, 1, T, S]
+        bias = padding_bias(mask, scores.dtype)  # [B, 1, 1 or T, S']
+        scores = scores + jnp.pad(bias, ((0, 0),) * 3 + ((0, S - mask.shape[-1]),))  # [B, H, T, S]
     if isinstance(start, int) and start + T == S:
-        return bias
-    return jnp.where(keys < start + T, bias, 2 * hiding(dtype))  # [B or 1, 1, T, S]
+        return scores
+    return jnp.where(keys < start + T, scores, 2 * hidden)  # [B, H, T, S]
