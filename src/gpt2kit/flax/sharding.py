@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -86,8 +87,8 @@ def partition_specs(tree: Any, table: Table = PARTITION) -> Any:
     """Look every leaf of a tree up in the table: the same tree with a PartitionSpec for each.
 
     The tree may be the parameters, or anything that holds trees of the same names, such as the state of an
-    optimizer. A leaf without axes or under no name (a count, a rate, a key of random numbers) is whole on
-    every device.
+    optimizer. Whole on every device is what is no part of such a tree (a count, a rate, a key of random
+    numbers), and what has fewer axes than the row says or one number (averages of rows or columns).
 
     Raises:
         InputError: A parameter of which the table says nothing.
@@ -139,8 +140,9 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def _names(path: Sequence[Any]) -> list[str]:
-    """Keep the names of a path that come from dictionaries: those of parameters."""
-    return [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+    """Keep the names at the end of a path that come from dictionaries: those of a parameter."""
+    dictionaries = takewhile(lambda key: isinstance(key, jax.tree_util.DictKey), reversed(path))
+    return [str(key.key) for key in dictionaries][::-1]
 
 
 def _spec(names: Sequence[str], leaf: Any, table: Table) -> P:
@@ -150,7 +152,7 @@ def _spec(names: Sequence[str], leaf: Any, table: Table) -> P:
     for pattern, spec in table.items():
         wanted = pattern.split("/")
         if len(names) >= len(wanted) and all(map(fnmatchcase, names[-len(wanted) :], wanted)):
-            return spec
+            return spec if len(leaf.shape) >= len(spec) and math.prod(leaf.shape) != 1 else P()
     raise InputError(
         f"The table of partitions has no row for the parameter {'/'.join(names)}: add one, "
         f'{{**PARTITION, "{"/".join(names[-2:])}": PartitionSpec()}}, which keeps it whole on every device.'

@@ -5,7 +5,8 @@ wants; `Trainer` jits it for one device and lends it to the loop that all rooms 
 decided with numbers alone (which tokens, which learning rate, when to evaluate) comes from
 `gpt2kit.training`.
 
-Dimensions: A portions of a step, B batch, T positions, D n_embd (docs/shapes.md).
+Dimensions: A portions of a step, B batch, T positions, D n_embd, P positions that the model has
+(docs/shapes.md).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 import gpt2kit
 from gpt2kit.checkpoint.write import save_safetensors
-from gpt2kit.errors import InputError, MissingDependencyError, TrainingError
+from gpt2kit.errors import InputError, LengthError, MissingDependencyError, TrainingError
 from gpt2kit.flax.heads import FlaxGPT2LMHeadModel
 from gpt2kit.flax.loss import IGNORED_LABEL, chunked_sum
 from gpt2kit.training import TrainingConfig, TrainingLoop
@@ -39,7 +40,8 @@ except ModuleNotFoundError as _error:
         "Training in JAX needs optax, which is not installed: pip install 'gpt2kit[flax]'"
     ) from None
 
-__all__ = ["Measures", "TrainState", "Trainer", "make_optimizer", "make_sum_of_losses", "make_train_step"]
+__all__ = ["Measures", "TrainState", "Trainer", "gradient_norm", "make_optimizer", "make_sum_of_losses"]
+__all__ += ["make_train_step"]
 
 Params = dict[str, Any]
 
@@ -88,6 +90,10 @@ def make_train_step(
         clip: Largest norm of the gradient; 0 does not clip.
         loss_chunk_size: Positions whose logits are held at once for the loss; 0 holds all.
 
+    Raises:
+        InputError: A number below 0; and from the step, arrays that are no ids of [A, B, T].
+        LengthError: From the step, more positions than the model has.
+
     Example:
         >>> import gpt2kit
         >>> config = gpt2kit.GPT2Config(vocab_size=101, n_positions=13, n_embd=33, n_layer=1, n_head=3)
@@ -99,6 +105,8 @@ def make_train_step(
         >>> measures.loss.shape
         ()
     """
+    if not clip >= 0:
+        raise InputError(f"clip should be 0 or more, but it is {clip!r}.")
     sum_of_losses = make_sum_of_losses(model, loss_chunk_size=loss_chunk_size)
 
     def step(state: TrainState, inputs: Array, targets: Array) -> tuple[TrainState, Measures]:
@@ -115,7 +123,7 @@ def make_train_step(
             return sum_of_losses(params, ids, wanted, key) / count  # []
 
         loss, gradient = _accumulate(jax.value_and_grad(part), state.params, (inputs, targets, keys[1:]))
-        norm = optax.tree.norm(gradient)  # []
+        norm = gradient_norm(gradient)  # []
         if clip:  # as torch.nn.utils.clip_grad_norm_
             scale = jnp.minimum(1.0, clip / (norm + 1e-6))  # []
             gradient = jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradient)
@@ -133,8 +141,14 @@ def make_sum_of_losses(model: FlaxGPT2LMHeadModel, *, loss_chunk_size: int = 0) 
 
     Inputs and targets are [B, T], a target the token after its input; -100 is not counted. With a key there
     is dropout.
+
+    Raises:
+        InputError: From here, a size that is none; from the function, ids that are no whole numbers.
+        LengthError: From the function, more positions than the model has.
     """
-    module, tied = model.module, model.config.tie_word_embeddings
+    if loss_chunk_size < 0:
+        raise InputError(f"loss_chunk_size should be 0 or more, but it is {loss_chunk_size!r}.")
+    module, tied, P = model.module, model.config.tie_word_embeddings, model.config.n_positions
 
     def body(module: Any, ids: Array, key: Array | None) -> Array:
         positions = jnp.arange(ids.shape[1])[None]  # [1, T]
@@ -145,6 +159,15 @@ def make_sum_of_losses(model: FlaxGPT2LMHeadModel, *, loss_chunk_size: int = 0) 
         return module.transformer.wte.attend(states) if tied else module.lm_head(states)  # [B, T, V]
 
     def sum_of_losses(params: Params, inputs: Array, targets: Array, key: Array | None = None) -> Array:
+        kinds = (inputs.dtype, targets.dtype)
+        if not all(jnp.issubdtype(kind, jnp.integer) for kind in kinds):
+            raise InputError(
+                f"Inputs and targets should be whole numbers, but they are {' and '.join(map(str, kinds))}."
+            )
+        if inputs.shape[-1] > P:
+            raise LengthError(
+                f"The texts have {inputs.shape[-1]} positions and the model has n_positions={P}. Cut them."
+            )
         variables = {"params": params}
         rngs = {} if key is None else {"dropout": key}
         states = module.apply(variables, inputs, key, rngs=rngs, method=body)  # [B, T, D]
@@ -152,6 +175,12 @@ def make_sum_of_losses(model: FlaxGPT2LMHeadModel, *, loss_chunk_size: int = 0) 
         return chunked_sum(states, scores, targets, loss_chunk_size)  # []
 
     return sum_of_losses
+
+
+def gradient_norm(gradient: Params) -> Array:
+    """Return the norm of all numbers in a tree, []: added up in float32 at least, whatever they are."""
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), gradient)
+    return optax.tree.norm(wide)  # []
 
 
 def _accumulate(gradient_of: Callable[..., Any], params: Params, portions: Any) -> tuple[Array, Params]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -152,6 +154,25 @@ def test_a_parameter_of_ones_own_needs_a_row():
     shardings(tree, make_mesh(2, 2), table)
     with pytest.raises(InputError, match=r"adapter/kernel of shape \(4, 6\) cannot be split 8 ways"):
         shardings(tree, make_mesh(2, 4), table)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "sm3", "muon", "lion", "multi"])
+def test_what_other_optimizers_keep_has_a_place(model, params, name):
+    """Averages of a parameter's shape lie as it does; those of its rows or columns, and counts, are whole."""
+    optimizer = {
+        "adafactor": optax.adafactor(0.01, min_dim_size_to_factor=8),
+        "sm3": optax.sm3(0.01),
+        "muon": optax.contrib.muon(0.01),
+        "lion": optax.lion(0.01),
+        "multi": optax.MultiSteps(optax.adam(0.01), 2),
+    }[name]
+    kept = jax.eval_shape(optimizer.init, params)
+    found = jax.tree.leaves(partition_specs(kept), is_leaf=lambda leaf: isinstance(leaf, P))
+    places = list(zip([leaf.shape for leaf in jax.tree.leaves(kept)], found, strict=True))
+    assert all(len(spec) <= len(shape) for shape, spec in places)
+    averages = {spec for shape, spec in places if shape == (SIZES["vocab_size"], SIZES["n_embd"])}
+    assert averages == (set() if name == "adafactor" else {P("model", None)})
+    shardings(kept, make_mesh(2, 4))
 
 
 def test_what_does_not_divide_is_refused_by_name():
