@@ -33,10 +33,15 @@ def seed_of(seed: Any) -> Any:
 
 
 def gumbel(shape: Any, seed: Any, step: Any, dtype: Any) -> Any:
-    """Return noise of a Gumbel distribution for one step, the same wherever it is computed."""
+    """Return noise of a Gumbel distribution for one step.
+
+    Its bits are turned into numbers here, because XLA does that otherwise than TensorFlow.
+    """
     now = tf.random.experimental.stateless_fold_in(seed, step, alg="philox")  # [2]
-    uniform = tf.random.stateless_uniform(shape, now, dtype=dtype, alg="philox")  # in [0, 1)
-    return -tf.math.log(-tf.math.log1p(-uniform))
+    bits = tf.random.stateless_uniform(shape, now, None, None, tf.uint32, alg="philox")
+    bits = tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32))  # 23 are left, as many as float32 holds
+    uniform = (tf.cast(bits, dtype) + 0.5) * 2.0**-23  # between 0 and 1, and neither
+    return -tf.math.log(-tf.math.log(uniform))
 
 
 def chosen(scores: Any, sampled: bool, seed: Any, step: Any) -> tuple[Any, Any]:
@@ -51,8 +56,14 @@ def chosen(scores: Any, sampled: bool, seed: Any, step: Any) -> tuple[Any, Any]:
         step: Number of the step; each has noise of its own.
     """
     noisy = scores + gumbel(scores.shape, seed, step, scores.dtype) if sampled else scores  # [R, V]
-    tokens = tf.argmax(noisy, axis=-1, output_type=tf.int32)  # [R]
-    return tokens, tf.gather(scores, tokens, axis=1, batch_dims=1)  # [R] each
+    V = scores.shape[-1]
+    # The first place of the largest, by two reductions: XLA's own argmax takes as long as the product before.
+    best = tf.reduce_max(noisy, axis=-1, keepdims=True)  # [R, 1]
+    places = tf.where(noisy == best, tf.range(V), V - 1)  # [R, V]; where one is NaN, the last
+    tokens = tf.reduce_min(places, axis=-1)  # [R]
+    values = tf.gather(scores, tokens, axis=1, batch_dims=1)  # [R]
+    broken = tf.reduce_any(tf.math.is_nan(scores), axis=-1)  # [R]
+    return tokens, tf.where(broken, tf.constant(float("nan"), scores.dtype), values)  # [R] each
 
 
 def check_choice(score: float) -> None:

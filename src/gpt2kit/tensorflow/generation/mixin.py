@@ -82,6 +82,7 @@ class TFGenerationMixin:
         made: Programs = self.__dict__.setdefault("_programs", Programs())
         return made
 
+    @tf.autograph.experimental.do_not_convert
     def generate(
         self,
         inputs: Any = None,
@@ -155,7 +156,7 @@ class TFGenerationMixin:
             record=record_of(config),
         )
         for text in plan.warnings:
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past the decorator
         for text in plan.remarks:
             _logger.warning(text)
         return RUNNER_OF[plan.mode](self, prompt, how, plan, compiled)
@@ -192,7 +193,7 @@ class TFGenerationMixin:
                 "Generation options were changed in `model.config`; they are taken from there this time. Set "
                 "them in `model.generation_config`, or pass them to `generate`.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             self.generation_config = changed
 
