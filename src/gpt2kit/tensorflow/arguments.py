@@ -161,7 +161,7 @@ def inputs(
 
 
 def ids(name: str, given: tf.Tensor, size: int, size_name: str) -> tf.Tensor:
-    """Return ids as they came; refuse those outside a table of `size` rows, if they can be looked at."""
+    """Return ids, [..., T]; refuse those outside a table of `size` rows, if they can be looked at."""
     if not given.dtype.is_integer:
         raise InputError(
             f"{name} should hold ids, which are whole numbers, but its dtype is {given.dtype.name}."
@@ -174,7 +174,7 @@ def ids(name: str, given: tf.Tensor, size: int, size_name: str) -> tf.Tensor:
             if size_name == "vocab_size":
                 message += " Use this model's tokenizer, or resize the embeddings if tokens were added."
             raise InputError(message)
-    return given
+    return given if given.dtype in (tf.int32, tf.int64) else tf.cast(given, tf.int32)  # [..., T]
 
 
 def rows(name: str, given: tf.Tensor, B: Any, T: Any) -> tf.Tensor:
@@ -215,7 +215,8 @@ def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any
             ):
                 raise _past_error(layer, config, B, shape)
     places = sizes(tf.convert_to_tensor(pair(layers[0])[0]))[2]
-    return layers, places, past_key_values.filled if fixed else None
+    filled: Any = past_key_values.filled if fixed else None  # []
+    return layers, places, int(filled) if is_readable(filled) else filled
 
 
 def _past_error(layer: int, config: GPT2Config, B: Any, came: Any) -> InputError:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 
-__all__ = ["FixedCache", "empty_cache", "heads_of", "pair", "write"]
+__all__ = ["FixedCache", "heads_of", "pair", "write"]
 
 
 class FixedCache(NamedTuple):
@@ -23,7 +23,7 @@ class FixedCache(NamedTuple):
 
     Attributes:
         layers: Keys and values of each layer, [B, H, max_length, K] both.
-        filled: How many places are filled: a whole number, or a scalar tensor.
+        filled: How many places are filled, a scalar tensor; Keras lets no numbers stand beside tensors.
     """
 
     layers: tuple[tuple[tf.Tensor, tf.Tensor], ...]
@@ -33,23 +33,6 @@ class FixedCache(NamedTuple):
 def heads_of(config: GPT2Config, layer: int) -> int:
     """Return H of one layer: what pruning has left."""
     return config.n_head - len(set(config.pruned_heads.get(layer, ())))
-
-
-def empty_cache(config: GPT2Config, batch_size: Any, max_length: int, dtype: Any) -> FixedCache:
-    """Make a cache of a fixed size with nothing in it.
-
-    Args:
-        config: Of the model that will fill it.
-        batch_size: B.
-        max_length: Places of every sequence, padding included.
-        dtype: That of the computation.
-    """
-    K = config.n_embd // config.n_head
-
-    def empty(layer: int) -> tf.Tensor:
-        return tf.zeros([batch_size, heads_of(config, layer), max_length, K], dtype)  # [B, H, max_length, K]
-
-    return FixedCache(tuple((empty(layer), empty(layer)) for layer in range(config.n_layer)), 0)
 
 
 def pair(past: Any) -> tuple[tf.Tensor, tf.Tensor]:

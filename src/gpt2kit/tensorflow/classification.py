@@ -133,7 +133,7 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         last = self._last_tokens(input_ids, attention_mask, hidden_states)  # [B]
         logits = self.score(tf.gather(hidden_states, last, axis=1, batch_dims=1))  # [B, N]
         output = TFSequenceClassifierOutputWithPast(
-            loss=None if labels is None else self._losses(logits, labels),
+            loss=None if labels is None else self._losses_of(logits, labels),
             logits=logits,
             past_key_values=body.past_key_values,
             hidden_states=body.hidden_states,
@@ -142,7 +142,7 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
-    def _losses(self, logits: tf.Tensor, given: Any) -> tf.Tensor:
+    def _losses_of(self, logits: tf.Tensor, given: Any) -> tf.Tensor:
         """Return the loss of each text, [B], in float32 at least."""
         labels: Any = arguments.tensor("labels", given)
         problem_type, exact = self._problem_type(labels), score_dtype(logits.dtype)

@@ -164,7 +164,7 @@ class TFGPT2MainLayer(keras.layers.Layer):
         """Return the new cache, of the kind that came."""
         if call.filled is None:
             return tuple(presents)
-        return FixedCache(tuple(presents), call.filled + sizes(call.embeds)[1])
+        return FixedCache(tuple(presents), tf.convert_to_tensor(call.filled + sizes(call.embeds)[1]))  # []
 
     def _checked(
         self,
@@ -212,7 +212,7 @@ def _refuse_overflow(filled: Any, T: Any, places: Any) -> None:
     """Refuse new positions that a cache of fixed size has no room for, as far as that can be seen."""
     if filled is None or not isinstance(T, int):
         return
-    known = int(filled) if isinstance(filled, int) or arguments.is_readable(filled) else 0
+    known = filled if isinstance(filled, int) else 0
     if known + T > places:
         raise InputError(
             f"The cache is too short: it has {places} places and {known} are filled, and {T} new positions "
