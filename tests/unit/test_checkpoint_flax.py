@@ -151,7 +151,7 @@ def test_a_file_is_opened_by_its_own_path_and_only_where_it_was_asked_for(tmp_pa
     with pytest.raises(FileNotInRepositoryError, match=r"It has flax_model.msgpack: pass from_flax=True"):
         open_checkpoint(tmp_path)
     (tmp_path / FLAX).rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(FileNotInRepositoryError, match=r"It has pytorch_model.bin: pass from_pt=True"):
+    with pytest.raises(FileNotInRepositoryError, match=r"pytorch_model.bin: leave out from_flax"):
         open_flax(tmp_path)
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cases import random_checkpoint, tiny_config
-from gpt2kit.checkpoint import RawTensor, open_checkpoint, save_safetensors
+from gpt2kit.checkpoint import RawTensor, open_checkpoint, save_flax, save_safetensors
 from gpt2kit.checkpoint.write import parse_size, plan_shards, save_shards
 from gpt2kit.errors import InputError, StorageError
 
@@ -236,3 +236,16 @@ def test_other_formats_share_the_same_care(tmp_path: Path) -> None:
         "pytorch_model.bin.index.json",
     ]
     assert written[1].read_bytes() == b"b"
+
+
+def test_weights_of_another_format_that_stay_beside_new_ones_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_safetensors(tmp_path, {"x.weight": np.ones((3, 2))})
+    assert not caplog.records
+    save_flax(tmp_path, {"y/kernel": np.zeros((2, 3)), "x/kernel": np.zeros((2, 3))}, max_shard_size=48)
+    assert not caplog.records
+    save_safetensors(tmp_path, {"x.weight": np.ones((3, 2))}, name="training_state.safetensors")
+    assert not caplog.records
+    save_safetensors(tmp_path, {"x.weight": np.ones((3, 2))})
+    assert "still holds flax_model.msgpack of another save, which is read in place" in caplog.text

@@ -29,6 +29,7 @@ __all__ = [
     "Checkpoint",
     "Format",
     "open_checkpoint",
+    "with_variant",
 ]
 
 SAFETENSORS_NAME = "model.safetensors"
@@ -51,11 +52,12 @@ _FORMAT_OF: dict[str, Format] = {
     ".msgpack": "flax",
     ".h5": "tensorflow",
 }
-# What a model takes only when it is asked to, as in 4.34.
+# How a format is asked for that was not looked for; a room with other arguments has its own table.
 _ASKED_BY: dict[Format, str] = {
-    "pytorch": "from_pt=True",
-    "flax": "from_flax=True",
-    "tensorflow": "from_tf=True",
+    "safetensors": "leave out from_flax and from_tf",
+    "pytorch": "leave out from_flax and from_tf",
+    "flax": "pass from_flax=True",
+    "tensorflow": "pass from_tf=True",
 }
 _FOREIGN = {"model.ckpt.index": "OpenAI's TensorFlow"}
 _POINTER = b"version https://git-lfs"  # how the file that Git LFS puts in place of a large one begins
@@ -190,6 +192,7 @@ def open_checkpoint(
     use_safetensors: bool | None = None,
     variant: str | None = None,
     formats: Sequence[Format] = ("safetensors", "pytorch"),
+    asked_by: Mapping[Format, str] = _ASKED_BY,
 ) -> Checkpoint:
     """Open the weights of a folder, a name on the hub, or a single file.
 
@@ -203,6 +206,7 @@ def open_checkpoint(
         use_safetensors: True for safetensors only, False for the other formats only.
         variant: A word in the file names, "fp16" for model.fp16.safetensors.
         formats: What may be opened, in the order of the search.
+        asked_by: Other format -> what to do in order to open it, for messages: "pass from_flax=True".
 
     Returns:
         The open checkpoint; nothing but names, dtypes and shapes has been read.
@@ -214,10 +218,10 @@ def open_checkpoint(
     options = options or HubOptions()
     path = Path(name_or_path)
     if path.is_file():
-        _refuse_format(path, formats)
+        _refuse_format(path, formats, asked_by)
         return _open_path(path, path.parent, HubOptions())
     candidates = [
-        _with_variant(_NAME_OF[kind] + suffix, variant)
+        with_variant(_NAME_OF[kind] + suffix, variant)
         for kind in formats
         for suffix in ("", INDEX_SUFFIX)
         if use_safetensors is None or use_safetensors is (kind == "safetensors")
@@ -227,7 +231,8 @@ def open_checkpoint(
         found = locate_optional(name_or_path, candidate, options)
         if found is not None:
             return _open_path(found, name_or_path, options)
-    raise FileNotInRepositoryError(_describe_no_weights(name_or_path, candidates, formats, options))
+    others = {_NAME_OF[kind]: way for kind, way in asked_by.items() if kind not in formats}
+    raise FileNotInRepositoryError(_describe_no_weights(name_or_path, candidates, others, options))
 
 
 def _open_path(path: Path, place: str | os.PathLike[str], options: HubOptions) -> Checkpoint:
@@ -291,17 +296,14 @@ def _open_file(path: Path) -> TensorFile:
     raise CheckpointError(f"{path} is of no known format. Known are {', '.join(_FORMAT_OF)}.")
 
 
-def _refuse_format(path: Path, formats: Sequence[Format]) -> None:
+def _refuse_format(path: Path, formats: Sequence[Format], asked_by: Mapping[Format, str]) -> None:
     """Refuse a file of a format that the caller did not ask for."""
     kind = _FORMAT_OF.get(Path(path.name.removesuffix(INDEX_SUFFIX)).suffix)
     if kind is not None and kind not in formats:
-        way_out = (
-            f"Pass {_ASKED_BY[kind]}."
-            if kind in _ASKED_BY
-            else "Open it without from_pt, from_tf or from_flax."
-        )
+        way = asked_by.get(kind)
         raise CheckpointError(
-            f"{path} has weights in the format of {kind}, which was not asked for. {way_out}"
+            f"{path} has weights in the format of {kind}, which was not asked for."
+            + (f" {way[0].upper()}{way[1:]}." if way else "")
         )
 
 
@@ -325,7 +327,7 @@ def _read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def _with_variant(filename: str, variant: str | None) -> str:
+def with_variant(filename: str, variant: str | None) -> str:
     """Put the variant where 4.34 does: before the last suffix."""
     stem, _, suffix = filename.rpartition(".")
     return filename if variant is None else f"{stem}.{variant}.{suffix}"
@@ -344,20 +346,19 @@ def _refuse_folder(name_or_path: str | os.PathLike[str], candidate: str, options
 def _describe_no_weights(
     name_or_path: str | os.PathLike[str],
     candidates: Sequence[str],
-    formats: Sequence[Format],
+    others: Mapping[str, str],
     options: HubOptions,
 ) -> str:
     """Say what was looked for, and what there is in its stead."""
     folder = find_folder(name_or_path)
     text = f"{os.fspath(name_or_path)!r} has no weights that can be read: looked for {', '.join(candidates)}."
-    others = {_NAME_OF[kind]: asked for kind, asked in _ASKED_BY.items() if kind not in formats}
     if folder is None:
-        ways = "".join(f" For {name}, pass {asked}." for name, asked in others.items())
+        ways = "".join(f" For {name}, {way}." for name, way in others.items())
         return f"{text} Check the files on its page, `use_safetensors`, `variant` and `subfolder`.{ways}"
     there = {entry.name for entry in (folder / options.subfolder).glob("*")}
-    for name, asked in others.items():
+    for name, way in others.items():
         if there & {name, name + INDEX_SUFFIX}:
-            return f"{text} It has {name}: pass {asked} to read that."
+            return f"{text} It has {name}: {way} to read that."
     for name, framework in _FOREIGN.items():
         if name in there:
             return text + f" It has {framework} weights ({name}), which this version cannot read yet."

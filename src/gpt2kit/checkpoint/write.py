@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ __all__ = [
     "folder_lock",
     "parse_size",
     "plan_shards",
+    "refuse_shadowed",
     "save_flax",
     "save_safetensors",
     "save_shards",
@@ -52,6 +54,7 @@ _UNITS = {
     "GI": 2**30,
     "TI": 2**40,
 }
+_logger = logging.getLogger(__name__)
 _ALIGNMENT = 8  # the format pads its header so that the values begin at a multiple of 8
 
 
@@ -90,7 +93,10 @@ def save_safetensors(
     def write(file: IO[bytes], names: Sequence[str]) -> None:
         _write_safetensors(file, {key: raw[key] for key in names}, about)
 
-    return save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
+    written = save_shards(folder, sizes, write, max_shard_size=max_shard_size, name=name, beside=beside)
+    if name == SAFETENSORS_NAME:
+        _warn_of_others(Path(folder))
+    return written
 
 
 def save_flax(
@@ -185,6 +191,42 @@ def _as_tf(name: str, values: RawTensor) -> RawTensor:
         return np.ascontiguousarray(flat.reshape(values.shape).T).reshape(-1).view(np.uint8).data
 
     return RawTensor(values.dtype, shape, turned)
+
+
+def refuse_shadowed(folder: Path, name: str, older: str = SAFETENSORS_NAME) -> None:
+    """Refuse to write a file of weights beside safetensors that would be read in its place.
+
+    Args:
+        folder: Where it is to be written.
+        name: The file to be written.
+        older: The safetensors.
+
+    Raises:
+        InputError: They are there, or their index is.
+    """
+    if any((folder / found).exists() for found in (older, f"{older}{INDEX_SUFFIX}")):
+        raise InputError(
+            f"{folder} holds {older}, which would be read in place of the {name} to be written. "
+            "Remove it first, or save to another folder."
+        )
+
+
+def _warn_of_others(folder: Path) -> None:
+    """Warn of weights of an older save in another format, which some readers take before safetensors."""
+    others = [
+        name
+        for name in (FLAX_NAME, TF_NAME)
+        for end in ("", INDEX_SUFFIX)
+        if (folder / f"{name}{end}").exists()
+    ]
+    if others:
+        _logger.warning(
+            "%s still holds %s of another save, which is read in place of the new %s where it is asked for, "
+            "and by transformers 4.34 in Flax. Remove it if it is of an older model.",
+            folder,
+            " and ".join(dict.fromkeys(others)),
+            SAFETENSORS_NAME,
+        )
 
 
 def save_shards(

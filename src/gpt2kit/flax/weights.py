@@ -20,8 +20,8 @@ from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, refuse_mis
 from gpt2kit.checkpoint.flax_names import flax_shape, is_reversed, official_name
 from gpt2kit.checkpoint.formats import RawTensor, copy_transposed
 from gpt2kit.checkpoint.layout import BASE_PREFIX, TensorSpec, tensor_specs
-from gpt2kit.checkpoint.read import FLAX_NAME, SAFETENSORS_NAME, Checkpoint, Format, open_checkpoint
-from gpt2kit.checkpoint.write import save_flax, save_safetensors
+from gpt2kit.checkpoint.read import FLAX_NAME, Checkpoint, Format, open_checkpoint
+from gpt2kit.checkpoint.write import refuse_shadowed, save_flax, save_safetensors
 from gpt2kit.config import GPT2Config
 from gpt2kit.config.base import CONFIG_NAME
 from gpt2kit.errors import CheckpointError, InputError
@@ -50,6 +50,13 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "output_loading_info": ((False, None), "what is missing is logged, and _do_init=False returns the rest"),
     "from_tf": ((False, None), "this version reads safetensors and the files of PyTorch and Flax only"),
     "adapter_kwargs": ((None, {}), "there are no adapters for Flax"),
+}
+
+# How a format is asked for that was not looked for.
+_ASKED_BY: dict[Format, str] = {
+    "pytorch": "pass from_pt=True",
+    "flax": "leave out from_pt",
+    "tensorflow": "load and save it by a model of PyTorch or TensorFlow",
 }
 
 _logger = logging.getLogger(__name__)
@@ -84,7 +91,7 @@ def load_model(
             place, **_as_kwargs(options), return_unused_kwargs=True, **kwargs
         )
     assert isinstance(config, GPT2Config)
-    with open_checkpoint(name_or_path, options, formats=formats) as source:
+    with open_checkpoint(name_or_path, options, formats=formats, asked_by=_ASKED_BY) as source:
         model = cls(config, *model_args, dtype=dtype, _do_init=False, **kwargs)
         device = None if do_init else jax.devices("cpu")[0]
         params, report = read_params(
@@ -244,7 +251,8 @@ def save_model(
     folder = Path(save_directory)
     if folder.is_file():
         raise InputError(f"{folder} is a file; save_pretrained needs a folder. Pass another name.")
-    _refuse_shadowed(folder, safe_serialization)
+    if not safe_serialization:
+        refuse_shadowed(folder, FLAX_NAME)
     leaves = tree.flatten(params)
     config = model.config
     config.torch_dtype = next(leaf.dtype.name for path, leaf in leaves.items() if path[-2] == "wte")
@@ -280,13 +288,3 @@ def _raw(path: tree.Path, leaf: Any, official: bool) -> RawTensor:
 
     shape = tuple(leaf.shape)
     return RawTensor(_NAMES[dtype], flax_shape(path, shape) if official else shape, data)
-
-
-def _refuse_shadowed(folder: Path, safe_serialization: bool) -> None:
-    """Refuse to write a flax_model.msgpack beside safetensors that would be read in its place."""
-    older = (SAFETENSORS_NAME, f"{SAFETENSORS_NAME}.index.json")
-    if not safe_serialization and any((folder / name).exists() for name in older):
-        raise InputError(
-            f"{folder} holds {SAFETENSORS_NAME}, which would be read in place of the {FLAX_NAME} to be "
-            "written. Remove it first, or save to another folder."
-        )

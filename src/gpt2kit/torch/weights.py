@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpt2kit.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_safetensors
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, refuse_missing, take_tied
 from gpt2kit.checkpoint.formats import StoredTensor
 from gpt2kit.checkpoint.layout import TensorSpec
-from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Checkpoint, Format, open_checkpoint
-from gpt2kit.checkpoint.write import RawTensor, save_safetensors, save_shards
+from gpt2kit.checkpoint.read import BIN_NAME, SAFETENSORS_NAME, Format, with_variant
+from gpt2kit.checkpoint.write import refuse_shadowed, save_shards
 from gpt2kit.config import GPT2Config
 from gpt2kit.config.base import CONFIG_NAME
 from gpt2kit.errors import CheckpointError, ConfigError, InputError
@@ -404,8 +405,9 @@ def save_model(
         raise InputError(f"{folder} is a file; save_pretrained needs a folder. Pass another name.")
     if safe_serialization and save_function is not torch.save:
         raise InputError("save_function writes pickles; pass safe_serialization=False with it.")
-    name = _with_variant(SAFETENSORS_NAME if safe_serialization else BIN_NAME, variant)
-    _refuse_shadowed(folder, safe_serialization, variant)
+    name = with_variant(SAFETENSORS_NAME if safe_serialization else BIN_NAME, variant)
+    if not safe_serialization:
+        refuse_shadowed(folder, name, with_variant(SAFETENSORS_NAME, variant))
     tensors = _to_save(model, state_dict)
     model.config.torch_dtype = model.dtype
     model.config.architectures = [type(model).__name__]
@@ -445,20 +447,3 @@ def _raw(name: str, tensor: Tensor) -> RawTensor:
             f"{name} has the dtype {tensor.dtype}, which safetensors cannot hold. Convert the model first."
         )
     return RawTensor(_NAMES[tensor.dtype], tuple(tensor.shape), _bytes(tensor.detach().cpu().contiguous()))
-
-
-def _with_variant(filename: str, variant: str | None) -> str:
-    """Put the variant before the last suffix."""
-    stem, suffix = os.path.splitext(filename)
-    return filename if variant is None else f"{stem}.{variant}{suffix}"
-
-
-def _refuse_shadowed(folder: Path, safe_serialization: bool, variant: str | None) -> None:
-    """Refuse to write a pytorch_model.bin beside safetensors that would be read in its place."""
-    older = _with_variant(SAFETENSORS_NAME, variant)
-    if not safe_serialization and any((folder / name).exists() for name in (older, f"{older}.index.json")):
-        raise InputError(
-            f"{folder} holds {older}, which would be read in place of the {BIN_NAME} to be written. "
-            f"Remove it first, or "
-            "save to another folder."
-        )

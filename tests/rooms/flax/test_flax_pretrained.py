@@ -181,6 +181,18 @@ def test_from_pt_takes_safetensors_too_and_no_flax_file(model: FlaxGPT2LMHeadMod
         FlaxGPT2LMHeadModel.from_pretrained(SAVED / "whole", from_pt=True)
 
 
+def test_what_is_there_instead_is_told_with_a_way_that_this_room_has(tmp_path: Path) -> None:
+    for place in (SAVED / "whole", SAVED / "whole" / FLAX):
+        with pytest.raises((FileNotInRepositoryError, CheckpointError), match=r"[Ll]eave out from_pt"):
+            FlaxGPT2LMHeadModel.from_pretrained(place, from_pt=True, config=CONFIG)
+    CONFIG.save_pretrained(tmp_path)
+    (tmp_path / "tf_model.h5").write_bytes(b"x")
+    with pytest.raises(
+        FileNotInRepositoryError, match=r"It has tf_model.h5: load and save it by a model of PyTorch or Tens"
+    ):
+        FlaxGPT2LMHeadModel.from_pretrained(tmp_path)
+
+
 def test_safetensors_are_taken_before_msgpack(folder: Path) -> None:
     (folder / FLAX).write_bytes(b"no weights")
     FlaxGPT2LMHeadModel.from_pretrained(folder)
