@@ -45,6 +45,15 @@ def test_flax_serves_every_stop_and_every_way_of_decoding_or_says_why_not():
     assert_one_or_the_other(mixin.RUNNER_OF, parts.REFUSED_MODES, GenerationMode)
 
 
+def test_tensorflow_serves_every_rule_stop_and_way_of_decoding_or_says_why_not():
+    pytest.importorskip("tensorflow", reason="the TensorFlow room is not installed")
+    from gpt2kit.tensorflow.generation import logits, mixin, parts
+
+    assert_one_or_the_other(logits.PROCESSOR_OF, logits.REFUSED, rules.RULES)
+    assert_one_or_the_other(parts.SERVED_STOPS, parts.REFUSED_STOPS, stops.STOPS)
+    assert_one_or_the_other(mixin.RUNNER_OF, parts.REFUSED_MODES, GenerationMode)
+
+
 @pytest.mark.parametrize("kind", [*rules.RULES, *stops.STOPS], ids=lambda kind: kind.__name__)
 def test_every_rule_is_frozen_public_and_names_its_option(kind: type):
     assert kind.__dataclass_params__.frozen

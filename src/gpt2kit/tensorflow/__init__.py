@@ -24,6 +24,41 @@ if _keras.backend.backend() != "tensorflow":
 
 from gpt2kit.tensorflow.classification import TFGPT2ForSequenceClassification
 from gpt2kit.tensorflow.double import TFGPT2DoubleHeadsModel
+from gpt2kit.tensorflow.generation.logits import (
+    TFEncoderRepetitionPenaltyLogitsProcessor,
+    TFEpsilonLogitsWarper,
+    TFEtaLogitsWarper,
+    TFExponentialDecayLengthPenalty,
+    TFForcedBOSTokenLogitsProcessor,
+    TFForcedEOSTokenLogitsProcessor,
+    TFForceTokensLogitsProcessor,
+    TFInfNanRemoveLogitsProcessor,
+    TFLogitNormalization,
+    TFLogitsProcessor,
+    TFLogitsProcessorList,
+    TFLogitsWarper,
+    TFMinLengthLogitsProcessor,
+    TFMinNewTokensLengthLogitsProcessor,
+    TFMinPLogitsWarper,
+    TFNoBadWordsLogitsProcessor,
+    TFNoRepeatNGramLogitsProcessor,
+    TFRepetitionPenaltyLogitsProcessor,
+    TFSequenceBiasLogitsProcessor,
+    TFSuppressTokensAtBeginLogitsProcessor,
+    TFSuppressTokensLogitsProcessor,
+    TFTemperatureLogitsWarper,
+    TFTopKLogitsWarper,
+    TFTopPLogitsWarper,
+    TFTypicalLogitsWarper,
+)
+from gpt2kit.tensorflow.generation.mixin import TFGenerationMixin
+from gpt2kit.tensorflow.generation.record import (
+    TFBeamSampleDecoderOnlyOutput,
+    TFBeamSearchDecoderOnlyOutput,
+    TFContrastiveSearchDecoderOnlyOutput,
+    TFGreedySearchDecoderOnlyOutput,
+    TFSampleDecoderOnlyOutput,
+)
 from gpt2kit.tensorflow.heads import TFGPT2LMHeadModel
 from gpt2kit.tensorflow.model import TFGPT2MainLayer, TFGPT2Model
 from gpt2kit.tensorflow.outputs import (
@@ -37,7 +72,17 @@ from gpt2kit.tensorflow.tokenizer import TFGPT2Tokenizer
 
 __all__ = [
     "TFBaseModelOutputWithPastAndCrossAttentions",
+    "TFBeamSampleDecoderOnlyOutput",
+    "TFBeamSearchDecoderOnlyOutput",
     "TFCausalLMOutputWithCrossAttentions",
+    "TFContrastiveSearchDecoderOnlyOutput",
+    "TFEncoderRepetitionPenaltyLogitsProcessor",
+    "TFEpsilonLogitsWarper",
+    "TFEtaLogitsWarper",
+    "TFExponentialDecayLengthPenalty",
+    "TFForceTokensLogitsProcessor",
+    "TFForcedBOSTokenLogitsProcessor",
+    "TFForcedEOSTokenLogitsProcessor",
     "TFGPT2DoubleHeadsModel",
     "TFGPT2DoubleHeadsModelOutput",
     "TFGPT2ForSequenceClassification",
@@ -46,5 +91,26 @@ __all__ = [
     "TFGPT2Model",
     "TFGPT2PreTrainedModel",
     "TFGPT2Tokenizer",
+    "TFGenerationMixin",
+    "TFGreedySearchDecoderOnlyOutput",
+    "TFInfNanRemoveLogitsProcessor",
+    "TFLogitNormalization",
+    "TFLogitsProcessor",
+    "TFLogitsProcessorList",
+    "TFLogitsWarper",
+    "TFMinLengthLogitsProcessor",
+    "TFMinNewTokensLengthLogitsProcessor",
+    "TFMinPLogitsWarper",
+    "TFNoBadWordsLogitsProcessor",
+    "TFNoRepeatNGramLogitsProcessor",
+    "TFRepetitionPenaltyLogitsProcessor",
+    "TFSampleDecoderOnlyOutput",
+    "TFSequenceBiasLogitsProcessor",
     "TFSequenceClassifierOutputWithPast",
+    "TFSuppressTokensAtBeginLogitsProcessor",
+    "TFSuppressTokensLogitsProcessor",
+    "TFTemperatureLogitsWarper",
+    "TFTopKLogitsWarper",
+    "TFTopPLogitsWarper",
+    "TFTypicalLogitsWarper",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.outputs import ModelOutput
+from gpt2kit.tensorflow.outputs import register
 
 __all__ = [
     "Record",
@@ -129,3 +130,13 @@ def record_of(config: GenerationConfig) -> Record | None:
         attentions=[] if config.output_attentions else None,
         hidden_states=[] if config.output_hidden_states else None,
     )
+
+
+for _output_class in (
+    TFGreedySearchDecoderOnlyOutput,
+    TFSampleDecoderOnlyOutput,
+    TFContrastiveSearchDecoderOnlyOutput,
+    TFBeamSearchDecoderOnlyOutput,
+    TFBeamSampleDecoderOnlyOutput,
+):
+    register(_output_class)
