@@ -13,12 +13,18 @@ pytest.importorskip("flax", reason="one of the rooms that are compared")
 
 import torch
 
+import tf_files
 from cases import make_inputs, random_checkpoint, tiny_config
 from flax_files import COMPUTED, SAVED, official_weights
 from gpt2kit.checkpoint import save_safetensors
 from gpt2kit.errors import CheckpointError, FileNotInRepositoryError, InputError
 from gpt2kit.flax import FlaxGPT2LMHeadModel, FlaxGPT2Model
-from gpt2kit.torch import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
+from gpt2kit.torch import (
+    GPT2DoubleHeadsModel,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    GPT2Model,
+)
 
 # Logits of up to 40 in float32, relative to what is compared and absolutely: measured 1.4e-6 over the cases.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -89,7 +95,7 @@ def test_half_precision_goes_from_room_to_room_and_stays(tmp_path: Path) -> None
 def test_from_flax_reads_flax_files_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotInRepositoryError, match=r"It has flax_model.msgpack: pass from_flax=True"):
         GPT2LMHeadModel.from_pretrained(SAVED / "whole")
-    with pytest.raises(InputError, match="from_flax=True .* and from_tf=True asks for other weights"):
+    with pytest.raises(InputError, match=r"from_flax=True .* and from_tf=True asks for other weights"):
         GPT2LMHeadModel.from_pretrained(SAVED / "whole", from_flax=True, from_tf=True)
     with pytest.raises(InputError, match="state_dict asks for other weights"):
         GPT2LMHeadModel.from_pretrained(SAVED / "whole", from_flax=True, state_dict={})
@@ -103,3 +109,23 @@ def test_from_flax_reads_flax_files_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "flax_model.msgpack").write_bytes(b"\x80\x04\x95 a pickle")
     with pytest.raises(CheckpointError, match="is no tree of arrays"):
         GPT2LMHeadModel.from_pretrained(tmp_path, from_flax=True)
+
+
+@pytest.mark.parametrize("name", ["whole", "shards", "body", "double", "labels"])
+def test_pytorch_models_read_what_4_34s_tensorflow_models_saved(name: str) -> None:
+    pytest.importorskip("h5py", reason="it finds the arrays in a tf_model.h5")
+    classes = {"body": GPT2Model, "double": GPT2DoubleHeadsModel, "labels": GPT2ForSequenceClassification}
+    model = classes.get(name, GPT2LMHeadModel).from_pretrained(tf_files.SAVED / name, from_tf=True)
+    computed = tf_files.COMPUTED
+    ids = torch.from_numpy(computed["input_ids"]).long()
+    inputs: dict[str, Any] = {"input_ids": ids[:, None] if name == "double" else ids}
+    if name == "body":
+        inputs["encoder_hidden_states"] = torch.from_numpy(computed["encoder_hidden_states"])
+    if name == "double":
+        inputs["mc_token_ids"] = torch.tensor([[4], [2]])
+    with torch.no_grad():
+        outputs = model(**inputs)
+    np.testing.assert_allclose(outputs[0].numpy(), computed[name], **TOLERANCE)
+    if name == "double":  # the reference leaves an axis of one choice in
+        mc_logits = outputs.mc_logits.numpy().reshape(-1)
+        np.testing.assert_allclose(mc_logits, computed["double_mc"].reshape(-1), **TOLERANCE)

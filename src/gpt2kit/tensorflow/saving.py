@@ -168,7 +168,7 @@ class SavingMixin:
 
     def serving_signatures(self: Any) -> dict[str, Any]:
         """Return what a SavedModel is called with: serving_default for int32, int64_serving for int64."""
-        program = tf.function(self.serving)
+        program = tf.function(self.serving, autograph=False)  # errors pass as they are
         wide = {
             name: tf.TensorSpec(spec.shape, tf.int64 if spec.dtype == tf.int32 else spec.dtype, name=name)
             for name, spec in self.input_signature.items()
