@@ -1,0 +1,177 @@
+"""Keras' own files, and graphs that are served without gpt2kit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="the room that is tested")
+
+import keras
+import tensorflow as tf
+
+from cases import tiny_config
+from gpt2kit.errors import InputError
+from gpt2kit.tensorflow import (
+    TFGPT2DoubleHeadsModel,
+    TFGPT2ForSequenceClassification,
+    TFGPT2LMHeadModel,
+    TFGPT2Model,
+    TFGPT2Tokenizer,
+)
+
+# Keras 3.15 hands its variables to NumPy 2 in the older way when it writes them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+CLASSES = [TFGPT2Model, TFGPT2LMHeadModel, TFGPT2DoubleHeadsModel, TFGPT2ForSequenceClassification]
+IDS = np.array([[2, 3, 5, 7, 11], [13, 17, 19, 23, 29]], np.int32)
+# A graph and eager calls round differently: measured 2.4e-7 of logits up to 1.
+TOLERANCE = {"rtol": 1e-5, "atol": 3e-6}
+
+SERVED = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1])
+given = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
+np.savez(sys.argv[3], **served.signatures[sys.argv[4]](**given))
+assert not {"gpt2kit", "transformers"} & {name.split(".")[0] for name in sys.modules}
+"""
+
+
+def ids_of(model: Any) -> np.ndarray[Any, Any]:
+    return IDS[:, None] if isinstance(model, TFGPT2DoubleHeadsModel) else IDS
+
+
+def inputs_of(model: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Return arrays for everything that a served model is called with."""
+    inputs = {name: np.ones_like(ids_of(model)) for name in model.input_signature}
+    inputs["input_ids"] = ids_of(model)
+    if "mc_token_ids" in inputs:
+        inputs["mc_token_ids"] = np.array([[4], [2]], np.int32)
+    return inputs
+
+
+def call_elsewhere(graph: Path, given: dict[str, Any], signature: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Call a SavedModel in a fresh process, which must not need gpt2kit."""
+    sent, came = graph.parent / "sent.npz", graph.parent / "came.npz"
+    np.savez(sent, **given)
+    command = [sys.executable, "-P", "-c", SERVED, str(graph), str(sent), str(came), signature]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=graph.parent)
+    assert run.returncode == 0, run.stderr
+    return dict(np.load(came))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_keras_file_gives_the_same_model(tmp_path: Path, cls: type[Any]) -> None:
+    model = cls(tiny_config(n_layer=1, pad_token_id=0, num_labels=3), name="mine")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again) is cls
+    assert (again.name, again.config.to_dict()) == ("mine", model.config.to_dict())
+    for ours, theirs in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for ours, theirs in zip(model(ids_of(model)).values(), again(ids_of(model)).values(), strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_weights_alone_are_saved_and_loaded(tmp_path: Path) -> None:
+    model, other = (TFGPT2LMHeadModel(tiny_config(n_layer=1)) for _ in range(2))
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    for ours, theirs in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_a_compiled_model_goes_on_training_as_it_was(tmp_path: Path) -> None:
+    model = TFGPT2LMHeadModel(tiny_config(n_layer=1))
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    data = {"input_ids": IDS, "labels": IDS}
+    model.fit(data, epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        each.config.resid_pdrop = 0.0
+    assert again.optimizer.iterations.numpy() == model.optimizer.iterations.numpy() == 1
+    np.testing.assert_allclose(again.evaluate(data, verbose=0), model.evaluate(data, verbose=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_saved_model_computes_as_the_model(tmp_path: Path, cls: type[Any]) -> None:
+    model = cls(tiny_config(n_layer=2, pad_token_id=0, num_labels=3))
+    model.save_pretrained(tmp_path, saved_model=True, version=7)
+    given = {name: tf.constant(value) for name, value in inputs_of(model).items()}
+    served = tf.saved_model.load(str(tmp_path / "saved_model" / "7"))
+    came, wanted = served.signatures["serving_default"](**given), model.serving(given)
+    assert came.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_allclose(came[name], values, **TOLERANCE)
+    assert "past_key_values" in came
+    assert (tmp_path / "model.safetensors").exists()  # beside it lie the weights as always
+
+
+def test_export_and_tensorflows_own_save_write_the_same_signatures(tmp_path: Path) -> None:
+    model = TFGPT2LMHeadModel(tiny_config(n_layer=1, output_hidden_states=True, output_attentions=True))
+    model.export(tmp_path / "a")
+    tf.saved_model.save(model, str(tmp_path / "b"), signatures=model.serving_signatures())
+    given = {name: values.astype(np.int64) for name, values in inputs_of(model).items()}
+    wanted = model.serving({name: tf.constant(value) for name, value in given.items()})
+    assert wanted["hidden_states"].shape == (2, *IDS.shape, model.config.n_embd)
+    for name in "ab":
+        served = tf.saved_model.load(str(tmp_path / name))
+        came = served.signatures["int64_serving"](**{key: tf.constant(value) for key, value in given.items()})
+        assert came.keys() == wanted.keys()
+        for key, values in wanted.items():
+            np.testing.assert_allclose(came[key], values, **TOLERANCE)
+        with pytest.raises((TypeError, tf.errors.InvalidArgumentError), match="float"):
+            served.signatures["serving_default"](
+                **{key: tf.constant(value, tf.float32) for key, value in given.items()}
+            )
+
+
+def test_own_signatures_take_the_place_of_the_usual_ones(tmp_path: Path) -> None:
+    model = TFGPT2LMHeadModel(tiny_config(n_layer=1))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    def last(input_ids: Any) -> dict[str, Any]:
+        return {"last": model(input_ids).logits[:, -1]}
+
+    model.save_pretrained(tmp_path, saved_model=True, signatures=last)
+    served = tf.saved_model.load(str(tmp_path / "saved_model" / "1"))
+    assert list(served.signatures) == ["serving_default"]
+    came = served.signatures["serving_default"](input_ids=tf.constant(IDS))["last"]
+    np.testing.assert_allclose(came, model(IDS).logits[:, -1], **TOLERANCE)
+
+
+def test_layers_that_do_not_stack_are_refused_with_the_ways_out(tmp_path: Path) -> None:
+    model = TFGPT2LMHeadModel(tiny_config(n_layer=2, pruned_heads={1: [0]}))
+    with pytest.raises(InputError, match="past_key_values have different shapes, because heads were pruned"):
+        model.export(tmp_path / "pruned")
+    model.config.use_cache = False
+    model.export(tmp_path / "pruned")
+
+
+def test_a_served_model_goes_from_text_to_scores_without_gpt2kit(tmp_path: Path) -> None:
+    tokenizer = TFGPT2Tokenizer.from_pretrained("pocket", max_length=13, pad_token_id=0)
+    model = TFGPT2LMHeadModel.from_pretrained("pocket")
+
+    class Reader(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer, self.model = tokenizer, model
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")], autograph=False)
+        def read(self, texts: Any) -> dict[str, Any]:
+            return {"logits": self.model(dict(self.tokenizer(texts))).logits}
+
+    reader = Reader()
+    tf.saved_model.save(reader, str(tmp_path / "graph"), signatures=reader.read)
+    texts = np.array([b"One day", b"a small cat went home"])
+    came = call_elsewhere(tmp_path / "graph", {"texts": texts}, "serving_default")["logits"]
+    wanted = model(dict(tokenizer(tf.constant(texts)))).logits
+    np.testing.assert_allclose(came, wanted, rtol=1e-4, atol=1e-4)
