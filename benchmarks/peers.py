@@ -3,6 +3,7 @@
     python benchmarks/peers.py        makes or repairs .venv-peers and says what is in it
     python benchmarks/peers.py 4.34   the same for .venv-4.34
     python benchmarks/peers.py 4.34-flax   the same for .venv-4.34-flax, with the JAX of that time
+    python benchmarks/peers.py 4.34-tensorflow   likewise for TensorFlow
 
 The project's own environment never holds them. The versions are pinned: a benchmark against "the newest"
 cannot be repeated.
@@ -32,10 +33,13 @@ PINS_OF_4_34_FLAX = {
     "scipy": "1.11.4",
     "ml_dtypes": "0.3.2",
 }
+# Likewise TensorFlow, whose Keras was the second then.
+PINS_OF_4_34_TENSORFLOW = {"transformers": "4.34.0", "tensorflow": "2.15.1", "numpy": "1.26.4"}
 _ENVIRONMENTS = {
     "5.23": (ROOT / ".venv-peers", PINS),
     "4.34": (ROOT / ".venv-4.34", PINS_OF_4_34),
     "4.34-flax": (ROOT / ".venv-4.34-flax", PINS_OF_4_34_FLAX),
+    "4.34-tensorflow": (ROOT / ".venv-4.34-tensorflow", PINS_OF_4_34_TENSORFLOW),
 }
 
 _VERSIONS = """
@@ -54,7 +58,7 @@ def peer_python(release: str = "5.23") -> Path:
     """Return the interpreter of a peer, after making its environment if it is not there or not as pinned.
 
     Args:
-        release: Of transformers, "5.23" or "4.34"; "4.34-flax" with JAX in place of PyTorch.
+        release: Of transformers, "5.23" or "4.34"; "4.34-flax" and "4.34-tensorflow" without PyTorch.
     """
     folder, pins = _ENVIRONMENTS[release]
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -198,6 +198,38 @@ def measure_flax(task: dict[str, Any]) -> dict[str, Any]:
     return figures | {"tokens": tokens[0]}
 
 
+def measure_tensorflow(task: dict[str, Any]) -> dict[str, Any]:
+    """Time greedy decoding that XLA compiles, and the first text after a prompt of another length."""
+    if task.get("threads"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["threads"]])  # XLA takes what it sees
+    ours = task["library"] == "gpt2kit"
+    module = importlib.import_module("gpt2kit.tensorflow" if ours else "transformers")
+    import numpy as np
+    import tensorflow as tf
+
+    model = module.TFGPT2LMHeadModel.from_pretrained(task["checkpoint"])
+    shape = (task["batch"], task["prompt_length"])
+    prompts = np.random.default_rng(shape[1]).integers(model.config.vocab_size, size=shape)  # [B, T]
+    prompts = prompts.astype(np.int32)  # [B, T]
+    count = task["new_tokens"]
+    options = {"max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+    if ours:
+        options["jit_compile"] = True
+    compiled = model.generate if ours else tf.function(model.generate, jit_compile=True)
+
+    def write(ids: Any) -> Any:
+        return compiled(tf.constant(ids), **options).numpy()  # [B, T + new]
+
+    figures: dict[str, Any] = {"compiled": []}
+    figures["compiled_first"], _ = seconds(lambda: write(prompts))
+    for _ in range(task["inner_repeats"]):
+        took, text = seconds(lambda: write(prompts))
+        figures["compiled"].append(task["batch"] * count / took)
+    figures["memory"] = peak_memory()
+    figures["other_length"], _ = seconds(lambda: write(prompts[:, 3:]))
+    return figures | {"tokens": text[:, shape[1] :].flatten().tolist()}
+
+
 def measure_tokenize(task: dict[str, Any]) -> dict[str, Any]:
     """Time both tokenizers on one long text, on its lines as a list, and on the way back."""
     library = importlib.import_module(task["library"])
@@ -232,6 +264,7 @@ def main() -> None:
         "beams": measure_beams,
         "contrastive": measure_contrastive,
         "flax": measure_flax,
+        "tensorflow": measure_tensorflow,
         "tokenize": measure_tokenize,
     }
     measure = measures[task["task"]]
