@@ -5,7 +5,6 @@ Dimensions: B batch, T query positions, D n_embd, N labels (docs/shapes.md).
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -220,9 +219,8 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
             padded = tf.cast(tf.equal(arguments.tensor("input_ids", input_ids), pad), tf.int32)  # [B, T]
             return (tf.argmax(padded, axis=1, output_type=tf.int32) - 1) % T  # [B]; first padding, or the end
         if pad is not None:
-            warnings.warn(
+            self.warn_once(
                 "Padding cannot be seen in inputs_embeds, so the last position is read. Pass attention_mask "
-                "to read the last token.",
-                stacklevel=2,
+                "to read the last token."
             )
         return tf.fill([B], T - 1)  # [B]

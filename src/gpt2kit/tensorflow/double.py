@@ -5,7 +5,6 @@ Dimensions: B batch, C choices, T positions, D n_embd, V vocabulary (docs/shapes
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,10 +159,9 @@ class TFGPT2DoubleHeadsModel(LanguageHead, TFGPT2PreTrainedModel):
         if mc_token_ids is None:
             return None
         if (summary_type := self.multiple_choice_head.summary_type) != "cls_index":
-            warnings.warn(
+            self.warn_once(
                 f"mc_token_ids are not read, because summary_type={summary_type!r}. Set "
-                "config.summary_type='cls_index' before the model is built to have them read.",
-                stacklevel=2,
+                "config.summary_type='cls_index' before the model is built to have them read."
             )
         return target.places("mc_token_ids", mc_token_ids, shape[:-1], shape[-1])  # [B, C]
 

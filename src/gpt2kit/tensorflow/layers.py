@@ -21,7 +21,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
 from gpt2kit.tensorflow.cache import heads_of, pair, write
-from gpt2kit.tensorflow.mask import causal_bias, padding_bias, score_dtype
+from gpt2kit.tensorflow.mask import hide_later, padding_bias, score_dtype
 
 __all__ = ["TFMLP", "TFAttention", "TFBlock", "TFConv1D", "TFEmbedding", "TFLayerNorm", "TFLinear", "sizes"]
 
@@ -205,7 +205,7 @@ class TFAttention(keras.layers.Layer):
 
     For each head, with queries Q, keys K and values V of width K = D / H,
 
-        weights = softmax(Q K^T / divisor + bias)        mixed = weights V
+        weights = softmax(Q K^T / divisor)        mixed = weights V
 
     where divisor is sqrt(K) (if config.scale_attn_weights), times layer_idx + 1 (if
     config.scale_attn_by_inverse_layer_idx). A query at position t sees keys s <= t. Scores and softmax are
@@ -291,16 +291,13 @@ class TFAttention(keras.layers.Layer):
         exact, T = score_dtype(query.dtype), sizes(query)[2]
         key, value, present = self._joined(key, value, layer_past, filled, use_cache)  # [B, H, S, K] both
         S = sizes(key)[2]
-        if not self.is_cross_attention:
-            start = S - T if filled is None else filled
-            bias = causal_bias(attention_mask, start, T, S, exact)  # [B or 1, 1, T, S]
-        else:
-            seen = encoder_attention_mask
-            bias = None if seen is None else padding_bias(seen, exact)  # [B, 1, 1 or T, E]
         scores = tf.matmul(tf.cast(query, exact), tf.cast(key, exact), transpose_b=True)  # [B, H, T, S]
         scores = scores / self._divisor()  # [B, H, T, S]
-        if bias is not None:
-            scores = scores + bias  # [B, H, T, S]
+        if not self.is_cross_attention:
+            start = S - T if filled is None else filled
+            scores = hide_later(scores, attention_mask, start, T, S)  # [B, H, T, S]
+        elif encoder_attention_mask is not None:
+            scores = scores + padding_bias(encoder_attention_mask, exact)  # [B, H, T, E]
         weights = tf.cast(tf.nn.softmax(scores, axis=-1), value.dtype)  # [B, H, T, S]
         weights = self.attn_dropout(weights, training=training)  # [B, H, T, S]
         if head_mask is not None:

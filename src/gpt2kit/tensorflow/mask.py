@@ -1,4 +1,4 @@
-"""What is added to attention scores to hide positions, and the dtype that scores are computed in.
+"""What hides positions from attention, and the dtype that scores are computed in.
 
 Dimensions: B batch, T query positions, S key positions (docs/shapes.md).
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["causal_bias", "hiding", "padding_bias", "score_dtype"]
+__all__ = ["hide_later", "hiding", "padding_bias", "score_dtype"]
 
 
 def score_dtype(dtype: Any) -> tf.DType:
@@ -41,33 +41,36 @@ def padding_bias(mask: tf.Tensor, dtype: Any) -> tf.Tensor:
     return bias[:, None, None, :] if mask.shape.rank == 2 else bias[:, None]  # [B, 1, 1 or T, S]
 
 
-def causal_bias(mask: tf.Tensor | None, start: Any, T: Any, S: Any, dtype: Any) -> tf.Tensor:
-    """Return what is added to the scores of T queries that stand at `start` in a sequence of S places.
+def hide_later(scores: tf.Tensor, mask: tf.Tensor | None, start: Any, T: Any, S: Any) -> tf.Tensor:
+    """Hide from T queries, which stand at `start` in a sequence of S places, what they may not see.
 
-    A query sees what stands before it and itself, as far as the mask lets it. Places behind the last query
-    are those of a cache that nothing was written to: they are hidden twice, so that they have no weight even
-    where everything else is hidden.
+    A query sees what stands before it and itself, as far as the mask lets it. A later place has the same
+    score whatever stands there, so that nothing is learnt from it, as in 4.34's PyTorch classes. Places
+    behind the last query are those of a cache that nothing was written to: they are hidden twice, so that
+    they have no weight even where everything else is hidden.
 
     Args:
+        scores: [B, H, T, S]
         mask: 1 to see and 0 for padding, [B, S'] or [B, T, S']; None hides nothing. Where it is shorter than
             S, what it does not say lies behind the last query.
         start: Place of the first query.
         T: Queries.
         S: Keys.
-        dtype: Of the scores.
 
     Returns:
-        [B or 1, 1, T, S]
+        The scores of what is not hidden, [B, H, T, S].
     """
+    dtype = scores.dtype
+    hidden = tf.constant(hiding(dtype), dtype)  # []
     keys = tf.range(S)  # [S]
     queries = start + tf.range(T)[:, None]  # [T, 1]
-    bias = tf.cast(keys > queries, dtype)[None, None] * hiding(dtype)  # [1, 1, T, S]
+    scores = tf.where(keys > queries, hidden, scores)  # [B, H, T, S]
     if mask is not None:
-        padding = padding_bias(mask, dtype)  # [B, 1, 1 or T, S']
+        bias = padding_bias(mask, dtype)  # [B, 1, 1 or T, S']
         missing = S - (mask.shape[-1] or tf.shape(mask)[-1])
         if not isinstance(missing, int) or missing:
-            padding = tf.pad(padding, [[0, 0], [0, 0], [0, 0], [0, missing]])  # [B, 1, 1 or T, S]
-        bias += padding  # [B, 1, T, S]
+            bias = tf.pad(bias, [[0, 0], [0, 0], [0, 0], [0, missing]])  # [B, 1, 1 or T, S]
+        scores = scores + bias  # [B, H, T, S]
     if all(isinstance(number, int) for number in (start, T, S)) and start + T == S:
-        return bias
-    return tf.where(keys < start + T, bias, tf.constant(2 * hiding(dtype), dtype))  # [B or 1, 1, T, S]
+        return scores
+    return tf.where(keys < start + T, scores, 2 * hidden)  # [B, H, T, S]

@@ -6,6 +6,7 @@ Dimensions: B batch, T positions, V vocabulary, D n_embd (docs/shapes.md).
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any, ClassVar, Self
 
 import keras
@@ -20,6 +21,8 @@ from gpt2kit.tensorflow.surgery import SurgeryMixin
 from gpt2kit.tensorflow.training import TrainingMixin
 
 __all__ = ["TFGPT2PreTrainedModel"]
+
+_logger = logging.getLogger(__name__)
 
 
 class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, TrainingMixin, keras.Model):
@@ -49,6 +52,7 @@ class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, TrainingMixin, keras.Mode
         config.validate()
         super().__init__(autocast=False, **kwargs)
         self.config = config
+        self._warned: set[str] = set()
         self.name_or_path = config.name_or_path
         self.generation_config: Any = (
             GenerationConfig.from_model_config(config) if self.can_generate() else None
@@ -73,6 +77,12 @@ class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, TrainingMixin, keras.Mode
     def can_generate(cls) -> bool:
         """Tell whether the model has `generate`."""
         return hasattr(cls, "generate")
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning the first time that this model has reason to."""
+        if message not in self._warned:
+            self._warned.add(message)
+            _logger.warning(message)
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts; the constructor has done so already."""

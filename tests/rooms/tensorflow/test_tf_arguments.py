@@ -1,0 +1,231 @@
+"""The arguments of a call in TensorFlow: formats that the page names, what is honoured, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+import tensorflow as tf
+
+from cases import B, E, T, make_inputs, random_checkpoint, tiny_config
+from drivers import TFDriver
+from gpt2kit.errors import InputError, LengthError
+from gpt2kit.tensorflow.cache import FixedCache
+
+CONFIG = tiny_config()
+INPUTS = make_inputs(CONFIG, padding="left", token_types=True).as_dict()
+IDS, MASK, TYPES = (INPUTS[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+STATES = np.linspace(-1, 1, B * E * 33, dtype=np.float32).reshape(B, E, 33)  # [B, E, D]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """Make the model that most tests call."""
+    return TFDriver().build(CONFIG, random_checkpoint(CONFIG), "float32")
+
+
+@pytest.fixture(scope="module")
+def crossed() -> Any:
+    """Make a model with cross-attention."""
+    config = tiny_config("cross_attention")
+    return TFDriver().build(config, random_checkpoint(config), "float32")
+
+
+def same(mine: Any, other: Any) -> None:
+    """See that two calls computed the same, number by number."""
+    assert bool(tf.reduce_all(mine.logits == other.logits))
+
+
+# --------------------------------------------------------------------------------------------- formats
+
+
+def test_arguments_come_by_name_by_place_in_a_list_or_in_a_mapping(model: Any) -> None:
+    wanted = model(input_ids=IDS, attention_mask=MASK, token_type_ids=TYPES)
+    same(model(IDS, None, MASK, TYPES), wanted)
+    same(model([IDS, None, MASK, TYPES]), wanted)
+    same(model((tf.constant(IDS), None, tf.constant(MASK), TYPES), training=False), wanted)
+    same(model({"token_type_ids": TYPES, "input_ids": IDS, "attention_mask": MASK}), wanted)
+    same(model({"input_ids": IDS, "token_type_ids": TYPES, "use_cache": False}, attention_mask=MASK), wanted)
+    same(model([IDS], attention_mask=MASK, token_type_ids=TYPES), wanted)
+    same(model.call(IDS, attention_mask=MASK, token_type_ids=TYPES), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_whole_numbers_may_be_of_any_width(model: Any, dtype: str) -> None:
+    wanted = model(IDS, attention_mask=MASK)
+    same(model(IDS.astype(dtype), attention_mask=MASK.astype(dtype)), wanted)
+    same(model(tf.constant(IDS, dtype), attention_mask=tf.constant(MASK, tf.float32)), wanted)
+
+
+def test_booleans_make_a_mask(model: Any) -> None:
+    same(model(IDS, attention_mask=MASK == 1), model(IDS, attention_mask=MASK))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda m: m({"input_id": IDS}), "The mapping has the unknown key 'input_id'"),
+        (lambda m: m(IDS, attn_mask=MASK), "The call has the unknown key 'attn_mask'"),
+        (lambda m: m([IDS] * 17), "holds 17 arrays, and there are only 16 arguments"),
+        (lambda m: m(*[IDS] * 17), "17 arguments came, and there are only 16"),
+        (lambda m: m([IDS, None, MASK], attention_mask=MASK), "attention_mask came twice"),
+        (lambda m: m({"input_ids": IDS, "labels": IDS}, labels=IDS), "labels came twice"),
+        (lambda m: m([[2, 3, 5]]), "input_ids is a list of numbers. Make an array"),
+        (lambda m: m(input_ids="text"), "input_ids should be a tensor of TensorFlow or an array of NumPy"),
+        (lambda m: m(IDS, attention_mask=[[1] * T] * B), "attention_mask should be a tensor"),
+        (lambda m: m([IDS, MASK]), "past_key_values should have the keys and values of 3 layers"),
+        (lambda m: m(), "Neither input_ids nor inputs_embeds came"),
+        (lambda m: m(IDS, inputs_embeds=STATES), "Both input_ids and inputs_embeds came"),
+    ],
+)
+def test_a_call_in_another_form_is_refused_by_name(model: Any, given: Any, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        given(model)
+    assert said in str(caught.value)
+    assert "Arguments received by" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("outside", [101, -1])
+@pytest.mark.parametrize("name", ["input_ids", "token_type_ids"])
+def test_ids_outside_the_vocabulary_are_refused(model: Any, name: str, outside: int) -> None:
+    ids = IDS.copy()
+    ids[1, 3] = outside
+    with pytest.raises(InputError, match=rf"{name} holds {outside}, outside 0 to 100 \(vocab_size=101\)"):
+        model(**{"input_ids": IDS, name: ids})
+
+
+def test_places_beyond_those_of_the_model_are_refused(model: Any) -> None:
+    places = np.arange(T)[None] + 9
+    with pytest.raises(InputError, match=r"position_ids holds 13, outside 0 to 12 \(n_positions=13\)"):
+        model(IDS, position_ids=places)
+    assert model(IDS, position_ids=places - 1).logits.shape == (B, T, 101)
+
+
+def test_more_positions_than_the_model_has_are_refused_in_graphs_too(model: Any) -> None:
+    ids = np.zeros((1, 14), np.int32)
+    for call in (model, tf.function(model.call)):
+        with pytest.raises(LengthError, match="14 positions were given, and the model has n_positions=13"):
+            call(ids)
+    past = model(ids[:, :9]).past_key_values
+    with pytest.raises(LengthError, match=r"14 positions were given \(9 in past_key_values and 5 new\)"):
+        model(ids[:, :5], past_key_values=past)
+
+
+def test_padding_beyond_the_positions_of_the_model_costs_none(model: Any) -> None:
+    ids, mask = np.zeros((1, 17), np.int32), np.zeros((1, 17), np.int32)
+    ids[0, 13:], mask[0, 13:] = IDS[0, :4], 1
+    found = model(ids, attention_mask=mask).logits[:, 13:]
+    np.testing.assert_allclose(found, model(IDS[:1, :4]).logits, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"input_ids": IDS[0]}, "input_ids should have the shape [batch, positions], but it is [5]"),
+        ({"input_ids": IDS[:, :0]}, "input_ids should have the shape [batch, positions], but it is [2, 0]"),
+        ({"input_ids": IDS * 1.0}, "input_ids should hold ids, which are whole numbers, but its dtype is"),
+        ({"inputs_embeds": STATES[..., :32]}, "inputs_embeds should have the shape [batch, positions, 33]"),
+        ({"inputs_embeds": STATES.astype(int)}, "inputs_embeds should hold floating-point numbers"),
+        ({"input_ids": IDS, "attention_mask": MASK[:, :4]}, "should have the shape [2, 5], but it is [2, 4]"),
+        ({"input_ids": IDS, "attention_mask": MASK[0]}, "attention_mask should have the shape [2, 5]"),
+        ({"input_ids": IDS, "token_type_ids": IDS[:, :4]}, "token_type_ids should have the shape [2, 5]"),
+        ({"input_ids": IDS, "position_ids": IDS[0, :4]}, "position_ids should have the shape [2, 5]"),
+        ({"input_ids": IDS, "head_mask": np.ones(2)}, "head_mask should have the shape [3], [3, 3] or"),
+        ({"input_ids": IDS, "head_mask": np.ones((2, 3))}, "[3, 2, 3, 5, 5], but it is [2, 3]"),
+        ({"input_ids": IDS, "encoder_hidden_states": STATES}, "given to a model without cross-attention"),
+        ({"input_ids": IDS, "encoder_attention_mask": MASK}, "came without encoder_hidden_states"),
+    ],
+)
+def test_a_shape_that_fits_nothing_is_refused(model: Any, given: dict[str, Any], said: str) -> None:
+    for call in (model, tf.function(model.call)):
+        with pytest.raises(InputError) as caught:
+            call(**given)
+        assert said in str(caught.value)
+
+
+def test_a_mask_without_the_past_is_refused(model: Any) -> None:
+    past = model(IDS[:, :3]).past_key_values
+    with pytest.raises(
+        InputError, match=r"\[2, 5\] \(3 in past_key_values and 2 new: give ones for the past"
+    ):
+        model(IDS[:, 3:], past_key_values=past, attention_mask=MASK[:, 3:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda past: past[:2],
+        lambda past: past[0],
+        lambda past: "past",
+        lambda past: tuple(layer[:, :1] for layer in past),
+        lambda past: tuple(layer[:1] for layer in past),
+        lambda past: tuple(layer[..., :7] for layer in past),
+        lambda past: FixedCache(past[:1], tf.constant(3)),
+    ],
+)
+def test_a_past_that_is_none_of_this_model_is_refused(model: Any, change: Any) -> None:
+    past = model(IDS[:, :3]).past_key_values
+    with pytest.raises(InputError, match="past_key_values"):
+        model(IDS[:, 3:], past_key_values=change(past))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"encoder_hidden_states": STATES[..., :32]}, "encoder_hidden_states should have the shape [2, pos"),
+        ({"encoder_hidden_states": STATES.astype(int)}, "encoder_hidden_states should hold floating-point"),
+        (
+            {"encoder_hidden_states": STATES, "encoder_attention_mask": MASK},
+            "encoder_attention_mask should have the shape [2, 7] or [2, 5, 7], but it is [2, 5]",
+        ),
+    ],
+)
+def test_an_encoder_that_fits_nothing_is_refused(crossed: Any, given: Any, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        crossed(IDS, **given)
+    assert said in str(caught.value)
+
+
+def test_one_encoder_serves_every_row(crossed: Any) -> None:
+    both = np.repeat(STATES[:1], B, axis=0)
+    same(crossed(IDS, encoder_hidden_states=STATES[:1]), crossed(IDS, encoder_hidden_states=both))
+
+
+def test_a_mask_for_each_query_shows_what_it_says(model: Any) -> None:
+    by_query = np.repeat(MASK[:, None], T, axis=1)  # [B, T, S]
+    found, wanted = model(IDS, attention_mask=by_query), model(IDS, attention_mask=MASK)
+    seen = MASK == 1
+    np.testing.assert_allclose(found.logits[seen], wanted.logits[seen], atol=1e-4)
+    by_query[:, 4, 2] = 0
+    changed = model(IDS, attention_mask=by_query, output_attentions=True)
+    assert not changed.attentions[1].numpy()[:, :, 4, 2].any()
+    seen[:, 4] = False
+    assert bool(tf.reduce_all(changed.logits[seen] == found.logits[seen]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (3, 3), (3, 1), (3, 2, 3, 5, 5), (3, 1, 3, 1, 1)])
+def test_a_head_mask_of_any_shape_multiplies_the_weights(model: Any, shape: tuple[int, ...]) -> None:
+    factors = np.random.default_rng(3).uniform(0.2, 1.7, shape).astype(np.float32)
+    full = factors if len(shape) == 5 else factors.reshape(-1, 1, shape[-1], 1, 1)  # [L, B, H, T, S]
+    plain = model(IDS, output_attentions=True).attentions[0]
+    masked = model(IDS, head_mask=factors, output_attentions=True).attentions[0]
+    np.testing.assert_allclose(masked, plain * np.broadcast_to(full, (3, 2, 3, 5, 5))[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["output_attentions", "output_hidden_states"])
+def test_a_flag_of_a_call_and_of_the_configuration_do_the_same(model: Any, flag: str) -> None:
+    names = list(model(IDS, **{flag: True}))
+    other = TFDriver().build(tiny_config(**{flag: True}), random_checkpoint(CONFIG), "float32")
+    assert list(other(IDS)) == names
+    assert list(other(IDS, **{flag: False})) == list(model(IDS)) == ["logits", "past_key_values"]
+    assert list(model(IDS, use_cache=False)) == ["logits"]
