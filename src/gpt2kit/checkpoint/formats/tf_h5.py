@@ -125,9 +125,10 @@ class _Walk:
             keys.append(f"{key}{len(keys)}")
         names: list[str] = []
         for part in keys:
+            held = node.attrs.get_id(part)  # looked at before it is read: a damaged one promises anything
+            if len(names) + math.prod(held.shape) > _ENTRIES or held.get_storage_size() > self._size:
+                raise CheckpointError(f"{self._path} lists more names than it can hold. {_ADVICE}")
             values = np.asarray(node.attrs[part])
-            if len(names) + values.size > _ENTRIES:
-                raise CheckpointError(f"{self._path} lists more than {_ENTRIES:,} names. {_ADVICE}")
             names += [value.decode() if isinstance(value, bytes) else str(value) for value in values.flat]
         return names
 
