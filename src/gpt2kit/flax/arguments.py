@@ -43,7 +43,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def computation_dtype(dtype: Any) -> Any:
     """Return the dtype to compute in; refuse what is none, and float64 where JAX would make it float32."""
     try:
-        wanted = jnp.dtype(dtype)
+        wanted = None if dtype is None else jnp.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         wanted = None
     if wanted is None or wanted.name not in DTYPES:
@@ -133,20 +133,21 @@ def past(past_key_values: Any, config: GPT2Config, B: int) -> int | None:
         try:
             leaves = past_key_values["h"][str(layer)]["attn"]
             pair, index = (leaves["cached_key"], leaves["cached_value"]), leaves["cache_index"]
-        except (KeyError, TypeError):
+            first, filled_shape = pair[0].shape, index.shape
+        except (KeyError, TypeError, AttributeError):
             raise InputError(
-                f"past_key_values has no h/{layer}/attn with cached_key, cached_value and cache_index; give "
-                "what init_cache or a call of this model returned."
+                f"past_key_values has no h/{layer}/attn with the arrays cached_key, cached_value and "
+                "cache_index; give what init_cache or a call of this model returned."
             ) from None
-        if places is None and pair[0].ndim == 4:
-            places = pair[0].shape[1]
+        if places is None and len(first) == 4:
+            places = first[1]
         wanted = (B, places, heads_of(config, layer), config.n_embd // config.n_head)
         for name, each in zip(("cached_key", "cached_value"), pair, strict=True):
             if each.shape != wanted:
                 raise _shape_error(
                     f"past_key_values: h/{layer}/attn/{name}", str([B, "max_length", *wanted[2:]]), each
                 )
-        if index.shape != ():
+        if filled_shape != ():
             raise _shape_error(f"past_key_values: h/{layer}/attn/cache_index", "[]", index)
     if len(past_key_values["h"]) != config.n_layer:
         raise InputError(
@@ -280,6 +281,11 @@ def encoder(states: Any, mask: Any, config: GPT2Config, B: int, T: int) -> tuple
 def rngs(config: GPT2Config, dropout_rng: Any, train: bool) -> dict[str, Any]:
     """Return what dropout draws from; refuse training without it, if there is any dropout."""
     if dropout_rng is not None:
+        if not isinstance(dropout_rng, Array | np.ndarray):
+            raise InputError(
+                "dropout_rng should be a key, such as jax.random.PRNGKey(0) makes, but it is "
+                f"{dropout_rng!r}."
+            )
         return {"dropout": dropout_rng}
     rates = {name: getattr(config, name) for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop")}
     if train and any(rates.values()):

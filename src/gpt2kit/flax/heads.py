@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.config import GPT2Config
+from gpt2kit.errors import InputError
 from gpt2kit.flax.generation.mixin import FlaxGenerationMixin
 from gpt2kit.flax.model import FlaxGPT2Module
 from gpt2kit.flax.outputs import FlaxCausalLMOutputWithCrossAttentions
@@ -122,8 +123,19 @@ class FlaxGPT2LMHeadModel(FlaxGenerationMixin, FlaxGPT2PreTrainedModel):
             input_ids: The prompt, [B, T].
             max_length: Places of the cache: the prompt and what is to be written.
             attention_mask: 1 to see and 0 for padding, [B, T].
+
+        Raises:
+            InputError: The prompt does not fit into the cache, or the mask not the prompt.
         """
         B, T = input_ids.shape
+        if max_length < T:
+            raise InputError(
+                f"The prompt has {T} tokens, and a cache of max_length={max_length} is too short."
+            )
+        if attention_mask is not None and attention_mask.shape != (B, T):
+            raise InputError(
+                f"attention_mask should have the shape [{B}, {T}], but it is {list(attention_mask.shape)}."
+            )
         mask = jnp.ones((B, max_length), jnp.int32)  # [B, max_length]
         if attention_mask is None:
             position_ids = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))  # [B, T]

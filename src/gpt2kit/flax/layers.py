@@ -133,9 +133,9 @@ def attend(
         The mixture [B, T, H, K] and the weights [B, H, T, S].
     """
     exact = score_dtype(query.dtype)
-    T, K = query.shape[1], query.shape[3]
+    T = query.shape[1]
     axes = (((3,), (3,)), ((0, 2), (0, 2)))
-    if T < K:  # XLA turns one operand or the result round: for few queries the result is the smaller
+    if T == 1:  # XLA turns one operand or the result round: for one query the result costs nothing
         scores = lax.dot_general(key, query, axes, preferred_element_type=exact)  # [B, H, S, T]
         scores = scores.swapaxes(2, 3)  # [B, H, T, S]
     else:
