@@ -22,19 +22,9 @@ from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
 from gpt2kit.tensorflow.cache import heads_of, pair, write
 from gpt2kit.tensorflow.mask import hide_later, padding_bias, score_dtype
+from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, normal, sizes
 
 __all__ = ["TFMLP", "TFAttention", "TFBlock", "TFConv1D", "TFEmbedding", "TFLayerNorm", "TFLinear", "sizes"]
-
-
-def sizes(tensor: tf.Tensor) -> list[Any]:
-    """Return the sizes of a tensor: numbers where they are known, else scalars of the graph."""
-    static, dynamic = tensor.shape.as_list(), tf.shape(tensor)  # [rank]
-    return [dynamic[axis] if size is None else size for axis, size in enumerate(static)]
-
-
-def normal(deviation: float) -> Any:
-    """Return what fresh weights are drawn by."""
-    return keras.initializers.RandomNormal(stddev=deviation)
 
 
 class TFConv1D(keras.layers.Layer):
@@ -66,106 +56,6 @@ class TFConv1D(keras.layers.Layer):
         rows = tf.reshape(x, [-1, self.nx])  # [B*T, nx]
         rows = tf.matmul(rows, self.weight) + tf.convert_to_tensor(self.bias)  # [B*T, nf]
         return tf.reshape(rows, [*leading, self.nf])  # [B, T, nf]
-
-
-class TFEmbedding(keras.layers.Layer):
-    """Look vectors up in a table, `weight`; the other way round, score every vector of it.
-
-    Args:
-        count: Rows of the table.
-        width: Width of a vector.
-        initializer_range: Deviation of a fresh table.
-        **kwargs: name, dtype and trainable, as of any Keras layer.
-
-    Shapes:
-        ids: [...]; returns [..., D]
-    """
-
-    def __init__(self, count: int, width: int, initializer_range: float = 0.02, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.count, self.width, self.initializer_range = count, width, initializer_range
-
-    def build(self, input_shape: Any = None) -> None:
-        """Make the table."""
-        drawn = normal(self.initializer_range)
-        shape = (self.count, self.width)
-        self.weight = self.add_weight(name="weight", shape=shape, initializer=drawn)  # [V, D]
-
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
-        """Return the vectors of ids."""
-        return tf.cast(tf.gather(tf.convert_to_tensor(self.weight), ids), self.compute_dtype)  # [..., D]
-
-    def replace_weight(self, table: tf.Tensor) -> None:
-        """Put a table of another number of rows in the place of the old one."""
-        _replace(self, table)
-        self.count = table.shape[0]
-
-    def attend(self, query: tf.Tensor) -> tf.Tensor:
-        """Return a score for each row of the table: [..., D] to [..., V]."""
-        return scores_of_rows(query, self.weight, self.compute_dtype)  # [..., V]
-
-
-class TFLinear(keras.layers.Layer):
-    """Map the last axis by a weight [out, in], with a bias or without one.
-
-    Args:
-        features: Width of the output.
-        width: Width of the input.
-        use_bias: Add a bias.
-        initializer_range: Deviation of a fresh weight.
-        **kwargs: name, dtype and trainable, as of any Keras layer.
-
-    Shapes:
-        x: [..., D]; returns [..., N]
-    """
-
-    def __init__(
-        self,
-        features: int,
-        width: int,
-        use_bias: bool = False,
-        initializer_range: float = 0.02,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.features, self.width, self.use_bias = features, width, use_bias
-        self.initializer_range = initializer_range
-
-    def build(self, input_shape: Any = None) -> None:
-        """Make the weights."""
-        drawn = normal(self.initializer_range)
-        shape = (self.features, self.width)
-        self.weight = self.add_weight(name="weight", shape=shape, initializer=drawn)  # [N, D]
-        if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(self.features,), initializer="zeros")  # [N]
-
-    def replace_weight(self, table: tf.Tensor) -> None:
-        """Put a weight of another number of rows in the place of the old one."""
-        _replace(self, table)
-        self.features = table.shape[0]
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Return x @ weight.T, and the bias added to it."""
-        scores = scores_of_rows(x, self.weight, self.compute_dtype)  # [..., N]
-        return scores + tf.convert_to_tensor(self.bias) if self.use_bias else scores  # [..., N]
-
-
-def _replace(layer: Any, table: tf.Tensor) -> None:
-    """Give a layer another variable as its weight; Keras has to be told to let it."""
-    layer._untrack_variable(layer.weight)
-    layer._tracker.unlock()
-    layer.weight = layer.add_weight(
-        name="weight", shape=table.shape, initializer=lambda shape, dtype: tf.cast(table, dtype)
-    )  # [V, D]
-    layer._tracker.lock()
-
-
-def scores_of_rows(query: tf.Tensor, rows: Any, dtype: str) -> tf.Tensor:
-    """Multiply vectors with every row of a table: [..., D] and [V, D] to [..., V]."""
-    *leading, width = sizes(query)
-    flat = tf.cast(tf.reshape(query, [-1, width]), dtype)  # [B*T, D]
-    scores = tf.matmul(flat, tf.cast(rows, dtype), transpose_b=True)  # [B*T, V]
-    return tf.reshape(scores, [*leading, rows.shape[0]])  # [..., V]
 
 
 class TFLayerNorm(keras.layers.Layer):
