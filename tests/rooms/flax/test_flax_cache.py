@@ -291,9 +291,8 @@ def test_in_a_program_positions_beyond_the_model_give_nan(model: FlaxGPT2LMHeadM
     empty = model.init_cache(B, 17)
     cache = jax.tree.map(lambda leaf: leaf if leaf.ndim else jnp.array(12, jnp.int32), empty)
     step = jax.jit(lambda ids, cache: model(ids, past_key_values=cache).logits)
-    found = step(IDS[:, :2], cache)
-    assert jnp.isfinite(found[:, 0]).all()
-    assert jnp.isnan(found[:, 1]).all()
+    assert jnp.isfinite(step(IDS[:, :1], cache)).all()
+    assert jnp.isnan(step(IDS[:, :2], cache)).all()  # the first too: a hidden NaN times 0 is NaN
     with pytest.raises(LengthError, match=r"14 positions were given \(12 in past_key_values and 2 new\)"):
         model(IDS[:, :2], past_key_values=cache)
 

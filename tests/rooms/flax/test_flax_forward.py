@@ -98,7 +98,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 def test_every_switch_compiles_and_changes_what_is_computed(model: FlaxGPT2LMHeadModel, switch: str) -> None:
     other = build_flax(tiny_config(**SWITCHES[switch]), WEIGHTS)
     compiled = jax.jit(lambda ids, params: other(ids, params=params).logits)(IDS, other.params)
-    is_close(compiled, other(IDS).logits)
+    assert jnp.isfinite(compiled).all()
     assert differs(compiled, model(IDS).logits)
 
 
