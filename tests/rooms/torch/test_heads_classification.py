@@ -240,7 +240,7 @@ SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
         ({}, torch.tensor([1, 0, 2]), r"shape \[2\], but it is \[3\]"),
         ({}, torch.ones(2, 7, dtype=torch.long), r"shape \[2\].*one class for each row"),
         ({}, torch.tensor([0.0, 1.0]), r"labels should have the shape \[2, 7\], but it is \[2\]"),
-        ({}, torch.rand(2, 8), r"\[2, 7\], but it is \[2, 8\]"),
+        ({}, torch.full((2, 8), 0.5), r"\[2, 7\], but it is \[2, 8\]"),
         ({}, torch.full((2, 7), 1.5), "labels holds 1.5, and each should say from 0 to 1"),
         ({"problem_type": SINGLE}, torch.tensor([0.0, 1.0]), "whole numbers.*float32.*one class"),
         (
@@ -251,7 +251,7 @@ SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
         ({"problem_type": SEVERAL}, torch.tensor([0, 1]), r"\[2, 7\]"),
         ({"problem_type": SEVERAL}, torch.full((2, 7), -100), "labels holds -100"),
         ({"problem_type": "regression"}, torch.tensor([0.0, 1.0]), r"\[2, 7\]"),
-        ({"num_labels": 1}, torch.rand(2, 7), r"\[2\], but it is \[2, 7\]"),
+        ({"num_labels": 1}, torch.full((2, 7), 0.5), r"\[2\], but it is \[2, 7\]"),
     ],
     ids=str,
 )
