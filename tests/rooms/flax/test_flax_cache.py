@@ -209,15 +209,14 @@ def test_one_compiled_step_serves_every_place(model: FlaxGPT2LMHeadModel) -> Non
 
 
 def test_caches_filled_to_different_places_can_be_mapped_over(model: FlaxGPT2LMHeadModel) -> None:
-    def step(token: Array, cache: Any) -> Array:
-        return model(token[None, None], past_key_values=cache).logits[0, 0]  # [V]
-
     caches = [
-        model(IDS[:1, :size], past_key_values=model.init_cache(1, PLACES)).past_key_values for size in (2, 4)
+        model(IDS[:, :size], past_key_values=model.init_cache(B, PLACES)).past_key_values for size in (2, 3)
     ]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
-    tokens = jnp.asarray(IDS[0, [2, 4]])  # [2]
-    is_close(jax.jit(jax.vmap(step))(tokens, both), model(IDS[:1]).logits[0, jnp.array([2, 4])])
+    tokens = jnp.stack([IDS[:, 2:3], IDS[:, 3:4]])  # [2, B, 1]
+    step = jax.jit(jax.vmap(lambda ids, cache: model(ids, past_key_values=cache).logits[:, 0]))
+    wanted = model(IDS).logits  # [B, T, V]
+    is_close(step(tokens, both), jnp.stack([wanted[:, 2], wanted[:, 3]]))
 
 
 def test_gradients_go_through_a_cache() -> None:

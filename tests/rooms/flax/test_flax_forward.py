@@ -90,7 +90,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "inverse layer": {"scale_attn_by_inverse_layer_idx": True},
     "epsilon": {"layer_norm_epsilon": 0.3},
     "one head": {"n_head": 1},
-    "fewer layers": {"n_layer": 2},
 }
 
 
@@ -443,7 +442,7 @@ def test_rows_that_see_nothing_have_the_numbers_of_the_eager_kernel(
     is_close(cached.logits, found.logits)  # places that nothing was written to have no weight
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_rows_that_see_nothing_give_no_nan_in_numbers_or_gradients(dtype: Any) -> None:
     each = build_flax(CROSS, random_checkpoint(CROSS), dtype=dtype)
     asked = {
