@@ -197,6 +197,13 @@ def test_a_framework_that_there_is_not_is_a_usage_error(generate):
     assert "'flax'" in done.stderr
 
 
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_a_seed_that_cannot_be_drawn_from_is_a_usage_error(framework, generate):
+    done = generate("a", "--do-sample", "--seed", str(2**32), framework=framework, ok=False)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "'--seed'" in done.stderr
+
+
 def test_devices_are_named_as_people_name_them():
     assert choose_device("cpu") is choose_device("auto") is jax.devices("cpu")[0]
     for name in ("cpu:1", "gpu", "cuda", "rocm:0", "tpu:3", "", ":0"):
@@ -276,6 +283,17 @@ def test_where_programs_cannot_be_kept_they_are_made_each_time(cache):
     cache.parent.write_text("a file where a folder should be")
     programs.open_cache()
     assert not jax.config.jax_enable_compilation_cache
+
+
+def test_what_is_no_program_stays_in_the_folder_and_what_has_gone_is_no_error(cache, monkeypatch):
+    programs.open_cache()
+    monkeypatch.setattr(programs, "LARGEST", 0)
+    (cache / "folder").mkdir()
+    (cache / "gone").symlink_to(cache / "nowhere")
+    (cache / "a-cache").write_bytes(b"x" * 10)
+    programs.open_cache()
+    assert sorted(file.name for file in cache.iterdir()) == ["folder", "gone"]
+    assert jax.config.jax_enable_compilation_cache
 
 
 def test_a_folder_of_the_users_own_is_left_alone(cache, tmp_path):

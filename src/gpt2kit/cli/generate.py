@@ -53,7 +53,8 @@ def generate(
         typer.Option(help="The text that --guidance-scale leads away from.", show_default=False),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed draws the same text.", show_default="random")
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="The same seed draws the same text.", show_default="random"),
     ] = None,
     framework: Annotated[
         Framework, typer.Option(help="What computes: torch (PyTorch) or flax (JAX).")

@@ -37,7 +37,7 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 7}
 
 
 def build(**changes: Any) -> FlaxGPT2LMHeadModel:
-    sizes = {"n_positions": 37, "n_layer": 2, "eos_token_id": None, "pad_token_id": 1}
+    sizes = {"n_positions": 37, "n_layer": 1, "eos_token_id": None, "pad_token_id": 1}
     config = tiny_config(**{**sizes, **changes})
     return build_flax(config, random_checkpoint(config, 5))
 
@@ -98,7 +98,7 @@ def test_mapped_over_prompts_every_prompt_has_its_own_text(model: FlaxGPT2LMHead
 
 
 def test_spread_over_devices_the_text_is_the_same():
-    model = build(vocab_size=102, n_layer=1)  # what the devices divide
+    model = build(vocab_size=102)  # what the devices divide
     mesh = Mesh(np.array(jax.devices()[:6]).reshape(2, 3), ("data", "model"))
 
     def part(path: Any, leaf: Any) -> Any:
@@ -156,7 +156,7 @@ def test_a_narrow_computation_writes_what_its_own_forward_chooses(model: FlaxGPT
 
 
 def test_double_precision_has_a_program_of_its_own():
-    model = build(n_layer=1)
+    model = build()
     config, weights = model.config, random_checkpoint(model.config, 5)
     single = texts(model)
     with jax.enable_x64(True):
@@ -239,7 +239,7 @@ class Raise(FlaxLogitsProcessor):
 
 
 def test_a_rule_of_ones_own_is_honoured_with_what_it_holds_now():
-    model = build(n_layer=1)
+    model = build()
     rule = Raise(7)
     assert (texts(model, logits_processor=[rule])[:, 5:] == 7).all()
     traced = model.programs.traced
@@ -251,7 +251,7 @@ def test_a_rule_of_ones_own_is_honoured_with_what_it_holds_now():
 
 
 def test_a_rule_that_cannot_be_told_from_others_is_compiled_each_time():
-    model = build(n_layer=1)
+    model = build()
     for token in (7, 11):
         found = texts(
             model, logits_processor=[lambda ids, scores, cur_len, n=token: scores.at[:, n].add(1e3)]
@@ -260,7 +260,7 @@ def test_a_rule_that_cannot_be_told_from_others_is_compiled_each_time():
 
 
 def test_a_rule_of_ours_may_be_passed_and_its_numbers_compile_nothing():
-    model = build(n_layer=1)
+    model = build()
     first = texts(model, do_sample=True, top_k=0, logits_processor=[FlaxTemperatureLogitsWarper(1e-4)])
     assert (first == texts(model)).all()
     traced = model.programs.traced
@@ -353,6 +353,8 @@ def test_prompts_that_cannot_be_read_are_refused(model: FlaxGPT2LMHeadModel):
     ):
         with pytest.raises(InputError, match=message):
             model.generate(ids, **OPTIONS)
+    with pytest.raises(InputError, match="bos_token_id hold 101, which is outside 0 to 100"):
+        model.generate(None, bos_token_id=101, **OPTIONS)
     with pytest.raises(LengthError, match="n_positions=37"):
         model.generate(IDS, max_new_tokens=33)
     with pytest.raises(LengthError, match="position_ids reach 7"):
@@ -377,14 +379,14 @@ def test_a_row_without_a_token_is_refused_or_marked_where_nothing_can_be_refused
 
 
 def test_options_come_from_the_call_then_from_the_configuration_then_from_the_model():
-    model = build(n_layer=1)
+    model = build()
     assert (texts(model, generation_config=GenerationConfig(max_new_tokens=3, pad_token_id=1)).shape) == (
         2,
         12,
     )
     model.generation_config = GenerationConfig(max_new_tokens=3)
     assert np.asarray(model.generate(IDS, trace=False).sequences).shape == (2, 8)
-    model = build(n_layer=1)
+    model = build()
     model.config.do_sample = True
     with pytest.warns(UserWarning, match=r"changed in `model\.config`") as told:
         output = model.generate(IDS, trace=False, **OPTIONS)
@@ -393,7 +395,7 @@ def test_options_come_from_the_call_then_from_the_configuration_then_from_the_mo
 
 
 def test_copies_of_a_model_compile_for_themselves():
-    model = build(n_layer=1)
+    model = build()
     expected = texts(model)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert twin.programs.traced == 0

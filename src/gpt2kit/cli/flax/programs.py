@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import jax
 
@@ -33,19 +35,26 @@ def open_cache() -> None:
         return
     try:
         PROGRAMS.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ages = sorted((file.stat().st_mtime, file) for file in PROGRAMS.iterdir())
+        kept = sorted(_kept(), reverse=True)  # the newest first
     except OSError:
-        ages = None
-    if ages is None or not os.access(PROGRAMS, os.W_OK):
+        kept = None
+    if kept is None or not os.access(PROGRAMS, os.W_OK):
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    sizes = [file.stat().st_size for _, file in ages]
-    excess = sum(sizes) - LARGEST
-    for (_, file), size in zip(ages, sizes, strict=True):
-        if excess <= 0:
-            break
-        file.unlink(missing_ok=True)
-        excess -= size
+    total = 0
+    for _, file, size in kept:
+        total += size
+        if total > LARGEST:
+            file.unlink(missing_ok=True)
+
+
+def _kept() -> Iterator[tuple[float, Path, int]]:
+    """Return when each file was written, its path and its size; another start may be dropping some."""
+    for file in PROGRAMS.iterdir():
+        with suppress(FileNotFoundError):
+            found = file.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield found.st_mtime, file, found.st_size
 
 
 @contextmanager

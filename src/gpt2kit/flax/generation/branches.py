@@ -11,14 +11,15 @@ vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from gpt2kit.flax import arguments
-from gpt2kit.flax.generation.prompt import Prompt
+from gpt2kit.flax.generation.program import key_of
+from gpt2kit.flax.generation.prompt import Prompt, is_traced
 from gpt2kit.flax.generation.reader import Past, Reader
 from gpt2kit.flax.mask import score_dtype
 
@@ -75,6 +76,19 @@ class BranchReader:
             length: How many there are, [].
             sources: The beam that each text went on from by its last token, [B, W].
         """
+        given = (params, prompt, branches, texts, length, sources)
+        programs = self.reader.programs
+        if programs is None or is_traced(given):
+            return self._next(*given)
+        within = replace(self, reader=replace(self.reader, programs=None))
+        step: tuple[Array, Branches] = programs.get(
+            BranchReader._next, (within,), key_of(self.reader.module)
+        )(*given)
+        return step
+
+    def _next(
+        self, params: Any, prompt: Prompt, branches: Branches, texts: Array, length: Array, sources: Array
+    ) -> tuple[Array, Branches]:
         B, W, T = texts.shape
         if branches.past is None:
             rows = prompt.repeat(W)

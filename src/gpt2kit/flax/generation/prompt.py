@@ -188,7 +188,8 @@ def _ids(model: Any, ids: Any, embeds: Any, given: dict[str, Any], bos_token_id:
         if bos_token_id is None:
             raise InputError("`bos_token_id` has to be defined when no `input_ids` are provided.")
         rows = next((value.shape[0] for value in (embeds, *given.values()) if value is not None), 1)
-        return np.full((rows, 1), bos_token_id, np.int32)  # [B, 1]
+        first = np.full((rows, 1), bos_token_id)  # [B, 1]
+        return _readable(first, model.config.vocab_size, "bos_token_id", "vocab_size")
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise InputError(
             f"input_ids have to be integers of shape [batch, tokens], but are {ids.dtype} of shape "
