@@ -468,7 +468,10 @@ def test_rules_that_leave_too_few_texts_are_refused(model: FlaxGPT2LMHeadModel):
 
 def test_scores_that_are_no_numbers_are_refused(model: FlaxGPT2LMHeadModel):
     broken = jax.tree.map(lambda leaf: leaf, model.params)
-    broken["transformer"]["ln_f"] = {"scale": jnp.full(33, jnp.nan), "bias": jnp.zeros(33)}
+    broken["transformer"]["ln_f"] = {
+        "scale": np.full(33, np.nan, np.float32),
+        "bias": np.zeros(33, np.float32),
+    }
     with pytest.raises(InputError, match="NaN for scores"):
         model.generate(IDS, **OPTIONS, params=broken)
 
