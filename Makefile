@@ -5,6 +5,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ALONE  := $(VENV)-flax
 COMPANIONS := $(VENV)-companions
+# As many processes as there are cores; a file of tests stays in one, which keeps what it has compiled.
+PYTEST := -m pytest --numprocesses auto --dist loadfile
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -17,18 +19,18 @@ demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model wr
 	@$(BIN)/gpt2kit generate "ROMEO:" --seed 7
 
 test: $(VENV)/.dev ## install what the tests need and run them all
-	@$(BIN)/python -m pytest
+	@$(BIN)/python $(PYTEST)
 
 # What a test there needs PyTorch for is skipped; `make test` has run it.
 alone: $(ALONE)/.ready ## test the Flax room where neither PyTorch nor TensorFlow is installed
 	@$(ALONE)/bin/python -c 'from importlib.util import find_spec; found = [name for name in ("torch", "tensorflow", "keras", "transformers") if find_spec(name)]; assert not found, f"installed in $(ALONE): {found}"'
-	@$(ALONE)/bin/python -m pytest tests/rooms/flax tests/agreement tests/contracts \
+	@$(ALONE)/bin/python $(PYTEST) tests/rooms/flax tests/agreement tests/contracts \
 		tests/apps/test_cli_*.py tests/apps/test_train_*.py tests/apps/test_hub_models.py tests/apps/test_pocket.py \
 		tests/docs/test_page_code.py tests/docs/test_docs_src_flax.py \
 		tests/unit/test_checkpoint_*.py tests/unit/test_tokenization_batch.py
 
 companions: $(COMPANIONS)/.ready ## test with lm-evaluation-harness, PEFT and accelerate, in an environment of its own
-	@$(COMPANIONS)/bin/python -m pytest tests/apps/test_harness.py tests/rooms/torch/test_torch_companions.py
+	@$(COMPANIONS)/bin/python $(PYTEST) tests/apps/test_harness.py tests/rooms/torch/test_torch_companions.py
 
 check: $(VENV)/.dev ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

@@ -90,7 +90,10 @@ def test_it_has_two_outputs_whatever_number_of_labels_was_set() -> None:
             spans((1, 2), (0, 1)) | {"end_positions": torch.zeros(2, 3, dtype=torch.long)},
             r"end_positions should have the shape \[2\], but it is \[2, 3\]",
         ),
-        (spans((1, 2), (0, 1)) | {"end_positions": torch.full((2,), 0.5)}, "end_positions should hold whole numbers"),
+        (
+            spans((1, 2), (0, 1)) | {"end_positions": torch.full((2,), 0.5)},
+            "end_positions should hold whole numbers",
+        ),
     ],
     ids=str,
 )
