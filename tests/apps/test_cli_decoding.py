@@ -22,13 +22,6 @@ def folder(tmp_path_factory):
     return str(make_folder(tmp_path_factory.mktemp("decoding")))
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def generate(folder):
     def run(*arguments, ok=True):

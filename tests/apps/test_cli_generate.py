@@ -22,14 +22,6 @@ def folder(tmp_path_factory):
     return str(make_folder(tmp_path_factory.mktemp("model")))
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """The command computes small models in one thread; other tests get theirs back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def generate(folder):
     """Run the command on the tiny model; `ok=False` where it is meant to fail."""
