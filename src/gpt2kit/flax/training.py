@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,7 +172,7 @@ def make_sum_of_losses(model: FlaxGPT2LMHeadModel, *, loss_chunk_size: int = 0) 
         variables = {"params": params}
         rngs = {} if key is None else {"dropout": key}
         states = module.apply(variables, inputs, key, rngs=rngs, method=body)  # [B, T, D]
-        scores = lambda chunk: module.apply(variables, chunk, method=head)  # noqa: E731
+        scores = partial(module.apply, variables, method=head)
         return chunked_sum(states, scores, targets, loss_chunk_size)  # []
 
     return sum_of_losses

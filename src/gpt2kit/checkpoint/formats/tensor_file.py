@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -118,12 +119,12 @@ def copy_transposed(target: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) 
         target[:, start : start + _STRIP] = values[start : start + _STRIP].T
 
 
-def fill(file: IO[Any], begin: int, buffer: memoryview) -> bool:
+def fill(file: FileIO, begin: int, buffer: memoryview) -> bool:
     """Fill a buffer from byte `begin` of an unbuffered file on; return whether the file has so much."""
     file.seek(begin)
     done = 0
     while done < buffer.nbytes:  # one call reads at most 2 GiB
-        count = file.readinto(buffer[done:])  # type: ignore[attr-defined]  # a FileIO has it
+        count = file.readinto(buffer[done:])
         if not count:
             return False
         done += count
