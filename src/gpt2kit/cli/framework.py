@@ -25,6 +25,7 @@ class Framework(StrEnum):
 
     torch = "torch"
     flax = "flax"
+    tensorflow = "tensorflow"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ ROOMS: dict[Framework, Room] = {
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # take of a GPU what one text needs, not three quarters
             "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # many small ones add up
+        },
+    ),
+    Framework.tensorflow: Room(
+        "TensorFlow",
+        ("tensorflow",),
+        {
+            "KERAS_BACKEND": "tensorflow",  # whatever the user's keras.json says
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # take of a GPU what one text needs, not all of it
         },
     ),
 }
