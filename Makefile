@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-ALONE  := $(VENV)-flax
+ROOMS  := flax tensorflow
 COMPANIONS := $(VENV)-companions
 # As many processes as there are cores; a file of tests stays in one, which keeps what it has compiled.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
@@ -21,12 +21,13 @@ demo: $(VENV)/.torch ## install gpt2kit with PyTorch and let the pocket model wr
 test: $(VENV)/.dev ## install what the tests need and run them all
 	@$(BIN)/python $(PYTEST)
 
-# What a test there needs PyTorch for is skipped; `make test` has run it.
-alone: $(ALONE)/.ready ## test the Flax room where neither PyTorch nor TensorFlow is installed
-	@$(ALONE)/bin/python -c 'from importlib.util import find_spec; found = [name for name in ("torch", "tensorflow", "keras", "transformers") if find_spec(name)]; assert not found, f"installed in $(ALONE): {found}"'
-	@$(ALONE)/bin/python $(PYTEST) tests/rooms/flax tests/agreement tests/contracts \
-		tests/apps/test_cli_*.py tests/apps/test_train_*.py tests/apps/test_hub_models.py tests/apps/test_pocket.py \
-		tests/docs/test_page_code.py tests/docs/test_docs_src_flax.py \
+alone: $(ROOMS:%=alone-%) ## test the rooms of Flax and of TensorFlow, each where no other framework is installed
+
+# What needs another framework is skipped there, and what takes long is left out: `make test` has run both.
+alone-%: $(VENV)-%/.ready
+	@$(VENV)-$*/bin/python -c 'from importlib.util import find_spec; own = {"flax": ("jax", "flax"), "tensorflow": ("tensorflow", "keras")}["$*"]; found = [name for name in ("torch", "jax", "flax", "tensorflow", "keras", "transformers") if name not in own and find_spec(name)]; assert not found, f"installed in $(VENV)-$*: {found}"'
+	@$(VENV)-$*/bin/python $(PYTEST) -m 'not slow' tests/rooms/$* tests/agreement/test_goldens.py tests/contracts \
+		tests/apps/test_*_$*.py tests/apps/test_*_$*_*.py tests/docs/test_page_code.py tests/docs/test_docs_src_$*.py \
 		tests/unit/test_checkpoint_*.py tests/unit/test_tokenization_batch.py
 
 companions: $(COMPANIONS)/.ready ## test with lm-evaluation-harness, PEFT and accelerate, in an environment of its own
@@ -71,11 +72,11 @@ $(VENV)/.dev: $(VENV)/.torch
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-$(ALONE)/.ready: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing gpt2kit and Flax, and nothing of PyTorch, into $(ALONE) ..."
-	@$(PYTHON) -m venv $(ALONE)
-	@$(ALONE)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
-		--editable '.[flax,test]'
+$(ROOMS:%=$(VENV)-%/.ready): $(VENV)-%/.ready: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing gpt2kit and what its room of $* needs into $(VENV)-$* ..."
+	@$(PYTHON) -m venv $(VENV)-$*
+	@$(VENV)-$*/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		--editable '.[$*,test]'
 	@touch $@
 
 $(COMPANIONS)/.ready: $(VENV)/.python pyproject.toml constraints.txt
