@@ -16,16 +16,15 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow.fit import FitMixin
 from gpt2kit.tensorflow.saving import SavingMixin
 from gpt2kit.tensorflow.surgery import SurgeryMixin
-from gpt2kit.tensorflow.training import TrainingMixin
 
 __all__ = ["TFGPT2PreTrainedModel"]
 
 _logger = logging.getLogger(__name__)
 
-
-class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, TrainingMixin, keras.Model):
+class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, FitMixin, keras.Model):
     """Base of the TensorFlow models: a Keras model with a configuration, whose weights are there at once.
 
     Args:

@@ -18,14 +18,14 @@ import tensorflow as tf
 from gpt2kit.errors import InputError
 from gpt2kit.tensorflow import arguments
 
-__all__ = ["TrainingMixin"]
+__all__ = ["FitMixin"]
 
 OWN_LOSS = (None, "auto_with_warning", "passthrough")  # 4.34's words for it
 LOSS_OF = {"labels": "loss", "mc_labels": "mc_loss"}
 SCORES_OF = {"labels": "logits", "mc_labels": "mc_logits"}
 
 
-class TrainingMixin:
+class FitMixin:
     """Steps of training, testing and prediction."""
 
     label_names: ClassVar[tuple[str, ...]]
