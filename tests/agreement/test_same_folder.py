@@ -113,7 +113,6 @@ def test_from_flax_reads_flax_files_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["whole", "shards", "body", "double", "labels"])
 def test_pytorch_models_read_what_4_34s_tensorflow_models_saved(name: str) -> None:
-    pytest.importorskip("h5py", reason="it finds the arrays in a tf_model.h5")
     classes = {"body": GPT2Model, "double": GPT2DoubleHeadsModel, "labels": GPT2ForSequenceClassification}
     model = classes.get(name, GPT2LMHeadModel).from_pretrained(tf_files.SAVED / name, from_tf=True)
     computed = tf_files.COMPUTED
@@ -129,3 +128,13 @@ def test_pytorch_models_read_what_4_34s_tensorflow_models_saved(name: str) -> No
     if name == "double":  # the reference leaves an axis of one choice in
         mc_logits = outputs.mc_logits.numpy().reshape(-1)
         np.testing.assert_allclose(mc_logits, computed["double_mc"].reshape(-1), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["whole", "shards", "body"])
+def test_flax_models_read_what_4_34s_tensorflow_models_saved(name: str) -> None:
+    cls = FlaxGPT2Model if name == "body" else FlaxGPT2LMHeadModel
+    model = cls.from_pretrained(tf_files.SAVED / name, from_tf=True)
+    inputs = {"input_ids": tf_files.COMPUTED["input_ids"]}
+    if name == "body":
+        inputs["encoder_hidden_states"] = tf_files.COMPUTED["encoder_hidden_states"]
+    np.testing.assert_allclose(model(**inputs)[0], tf_files.COMPUTED[name], **TOLERANCE)

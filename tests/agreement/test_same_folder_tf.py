@@ -73,7 +73,7 @@ def test_what_tensorflow_saves_every_room_opens_and_computes_alike(
 @pytest.mark.parametrize("size", ["50KB", "10GB"])
 def test_an_h5_of_tensorflow_opens_in_pytorch(tmp_path: Path, size: str) -> None:
     pytest.importorskip("torch", reason="the room that opens it")
-    pytest.importorskip("h5py", reason="it finds the arrays in a tf_model.h5")
+    pytest.importorskip("h5py", reason="it writes a tf_model.h5")
     model = TFGPT2LMHeadModel(tiny_config())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size=size)
     inputs = make_inputs(model.config).as_dict()

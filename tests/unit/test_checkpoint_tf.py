@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import CheckpointError, FileNotInRepositoryError, InputError, StorageError
 from tf_files import SAVED, official_weights
 
-h5py = pytest.importorskip("h5py", reason="it finds the arrays in a tf_model.h5")
+h5py = pytest.importorskip("h5py", reason="it writes a tf_model.h5")
 
 H5 = "tf_model.h5"
 CLASS_OF = {
@@ -288,7 +289,10 @@ def test_a_file_that_leads_elsewhere_or_promises_too_much_is_refused(tmp_path: P
 
 def test_an_unknown_dtype_is_refused_when_it_is_read(tmp_path: Path) -> None:
     folder = file_of(tmp_path, dataset(data=np.zeros(3, ">f4")))
-    with open_tf(folder) as checkpoint, pytest.raises(CheckpointError, match=r"is of dtype >f4"):
+    with (
+        open_tf(folder) as checkpoint,
+        pytest.raises(CheckpointError, match=r"is of dtype >f4, and gpt2kit reads"),
+    ):
         checkpoint.numpy("transformer.wte.weight")
 
 
@@ -323,6 +327,89 @@ def test_a_truncated_file_is_refused_at_every_length(tmp_path: Path) -> None:
             open_tf(tmp_path)
 
 
+SHARD = SAVED / "labels" / "tf_model-00001-of-00003.h5"
+
+
+def patched(path: Path, mark: bytes, place: int, value: int) -> Path:
+    """Write a shard whose first structure with a mark has another number, of 8 bytes, at a place of it."""
+    data = bytearray(SHARD.read_bytes())
+    at = data.index(mark) + place
+    data[at : at + 8] = value.to_bytes(8, "little")
+    (path / H5).write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size", [2**64 - 16, 2**64 - 1, 2**63, 0])
+def test_a_text_in_the_heap_whose_length_is_damaged_is_refused(tmp_path: Path, size: int) -> None:
+    """The HDF5 library reads the first of these for ever."""
+    with pytest.raises(CheckpointError, match=r"cannot be read as HDF5 \(a text of \d+ bytes is not at byte"):
+        open_tf(patched(tmp_path, b"GCOL", 24, size))
+
+
+def test_structures_that_go_in_circles_or_nowhere_are_refused(tmp_path: Path) -> None:
+    tree = SHARD.read_bytes().index(b"TREE")
+    for place, value, why in ((32, tree, "no members of a group"), (32, 2**64 - 9, "it ends before byte")):
+        with pytest.raises(CheckpointError, match=why):
+            open_tf(patched(tmp_path, b"TREE", place, value))
+    with pytest.raises(CheckpointError, match="larger than that of any model"):
+        open_tf(patched(tmp_path, b"GCOL", 8, 2**40))
+    loop = "/".join(["self"] * 10**6)
+    with h5py.File(tmp_path / H5, "w") as file:
+        file["self"] = file["/"]
+        file.attrs["layer_names"] = np.array([loop], dtype=object)
+    with pytest.raises(CheckpointError, match="larger than that of any model, or goes in circles"):
+        open_tf(tmp_path)
+
+
+def test_any_damage_is_told_and_none_takes_long(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    whole, refused = SHARD.read_bytes(), 0
+    start = time.process_time()
+    for _ in range(700):
+        data = np.frombuffer(whole, np.uint8).copy()
+        for _ in range(generator.integers(1, 9)):
+            at, length = generator.integers(len(data)), generator.choice([1, 2, 8, 64])
+            piece = data[at : at + length]
+            piece[:] = generator.choice([0, 255, generator.integers(256)], size=len(piece))
+        (tmp_path / H5).write_bytes(data.tobytes())
+        try:
+            open_tf(tmp_path).close()
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
+    assert time.process_time() - start < 30  # measured: 0.6
+
+
+def test_a_newer_form_of_the_format_is_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / H5, "w", libver="latest") as file:
+        file.attrs["layer_names"] = [b"transformer"]
+    with pytest.raises(CheckpointError, match="it is of a newer form than Keras 2 writes"):
+        open_tf(tmp_path)
+    with h5py.File(tmp_path / H5, "w", track_order=True) as file:
+        file.create_group("transformer")
+        file.attrs["layer_names"] = [b"transformer"]
+    with pytest.raises(CheckpointError, match=r"than Keras 2 writes|no object of Keras 2"):
+        open_tf(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", "i1", "<i2", "<i4", "<i8", "u1"])
+def test_numbers_of_every_kind_are_read(tmp_path: Path, dtype: str) -> None:
+    values = np.arange(6, dtype=dtype).reshape(2, 3)
+    with open_tf(file_of(tmp_path, dataset(data=values))) as checkpoint:
+        np.testing.assert_array_equal(checkpoint.numpy("transformer.wte.weight"), values)
+
+
+def test_texts_of_fixed_width_in_a_layer_are_names_too(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / H5, "w") as file:
+        group = file.create_group("transformer")
+        group.create_dataset("m/transformer/wte/weight:0", data=np.ones(3, "f4"))
+        group.attrs["weight_names"] = np.array([b"m/transformer/wte/weight:0"])
+        group.attrs["more"] = np.arange(3)  # no texts, and nobody's business
+        file.attrs["layer_names"] = np.array([b"transformer"])
+    with open_tf(tmp_path) as checkpoint:
+        assert dict(checkpoint).keys() == {"transformer.wte.weight"}
+
+
 def test_an_index_that_names_what_is_not_there_is_refused(tmp_path: Path) -> None:
     for path in (SAVED / "labels").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -335,26 +422,22 @@ def test_an_index_that_names_what_is_not_there_is_refused(tmp_path: Path) -> Non
         open_tf(tmp_path)
 
 
-def test_without_h5py_a_sentence_says_what_to_install() -> None:
+def test_without_h5py_files_are_read_and_a_sentence_says_what_writes_them() -> None:
     code = (
         "import sys; sys.modules['h5py'] = None\n"
         "from gpt2kit.checkpoint import open_checkpoint, save_tf\n"
         "from gpt2kit.errors import MissingDependencyError\n"
         "import numpy, tempfile\n"
-        "for call in (lambda: open_checkpoint(sys.argv[1], formats=('tensorflow',)),\n"
-        "             lambda: save_tf(tempfile.mkdtemp(), {'wte.weight': numpy.zeros(3)}, class_name='X')):\n"
-        "    try: call()\n"
-        "    except MissingDependencyError as error: print(error)\n"
+        "print(len(open_checkpoint(sys.argv[1], formats=('tensorflow',))))\n"
+        "try: save_tf(tempfile.mkdtemp(), {'wte.weight': numpy.zeros(3)}, class_name='X')\n"
+        "except MissingDependencyError as error: print(error)\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(SAVED / "whole")], capture_output=True, text=True, check=True
     )
-    assert run.stdout.count("Install h5py (`pip install h5py`; gpt2kit[tensorflow] has it)") == 2
-
-
-def test_h5py_is_imported_only_when_such_a_file_is_opened(tmp_path: Path) -> None:
-    code = "import sys, gpt2kit.checkpoint; print('h5py' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    count, sentence = run.stdout.splitlines()
+    assert int(count) == len(official_weights("whole"))
+    assert "Install h5py (`pip install h5py`; gpt2kit[tensorflow] has it)" in sentence
 
 
 def test_a_random_model_comes_back_as_it_was(tmp_path: Path) -> None:

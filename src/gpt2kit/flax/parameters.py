@@ -159,11 +159,11 @@ class ParameterMixin:
             local_files_only: Never ask the network.
             token: For private repositories; True is the one of `huggingface-cli login`.
             revision: Branch, tag or commit.
-            **kwargs: from_pt (read model.safetensors or pytorch_model.bin), _do_init (False returns a pair of
-                a model without parameters and those that the file has, on the CPU; `init_weights` adds what
-                it lacks), subfolder, proxies, resume_download, use_auth_token, trust_remote_code (nothing of
-                a repository is ever executed), input_shape, seed; and values that take the place of those in
-                the configuration.
+            **kwargs: from_pt (read model.safetensors or pytorch_model.bin), from_tf (read tf_model.h5;
+                TensorFlow is not needed), _do_init (False returns a pair of a model without parameters and
+                those that the file has, on the CPU; `init_weights` adds what it lacks), subfolder, proxies,
+                resume_download, use_auth_token, trust_remote_code (nothing of a repository is ever
+                executed), input_shape, seed; and values that take the place of those in the configuration.
 
         Raises:
             HubError: No such name, file or network.

@@ -48,15 +48,19 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "give the dtype of the computation as dtype",
     ),
     "output_loading_info": ((False, None), "what is missing is logged, and _do_init=False returns the rest"),
-    "from_tf": ((False, None), "this version reads safetensors and the files of PyTorch and Flax only"),
     "adapter_kwargs": ((None, {}), "there are no adapters for Flax"),
 }
 
+_FORMATS: dict[str, tuple[Format, ...]] = {
+    "from_pt": ("safetensors", "pytorch"),
+    "from_tf": ("tensorflow",),
+}
 # How a format is asked for that was not looked for.
 _ASKED_BY: dict[Format, str] = {
+    "safetensors": "leave out from_tf",
     "pytorch": "pass from_pt=True",
-    "flax": "leave out from_pt",
-    "tensorflow": "load and save it by a model of PyTorch or TensorFlow",
+    "flax": "leave out from_pt and from_tf",
+    "tensorflow": "pass from_tf=True",
 }
 
 _logger = logging.getLogger(__name__)
@@ -79,9 +83,7 @@ def load_model(
     """Load a model; see `FlaxGPT2PreTrainedModel.from_pretrained`."""
     _refuse(name_or_path, kwargs)
     do_init = kwargs.pop("_do_init", True)
-    formats: tuple[Format, ...] = (
-        ("safetensors", "pytorch") if kwargs.pop("from_pt", False) else ("safetensors", "flax")
-    )
+    formats = _formats(kwargs)
     names = ("subfolder", "proxies", "use_auth_token", "resume_download", "trust_remote_code")
     hub = hub | {name: kwargs.pop(name) for name in names if name in kwargs}
     options = HubOptions.pop_from(hub)
@@ -121,6 +123,14 @@ def _refuse(name_or_path: Any, kwargs: dict[str, Any]) -> None:
         raise InputError(
             "from_pretrained needs a folder or a name; a model without a file is made of its configuration."
         )
+
+
+def _formats(kwargs: dict[str, Any]) -> tuple[Format, ...]:
+    """Return which formats of weights may be opened."""
+    asked = [name for name in _FORMATS if kwargs.pop(name, False)]
+    if len(asked) > 1:
+        raise InputError(f"{asked[0]}=True and {asked[1]}=True ask for two files; leave one of them out.")
+    return _FORMATS[asked[0]] if asked else ("safetensors", "flax")
 
 
 def read_params(

@@ -308,7 +308,7 @@ class GPT2PreTrainedModel(ActivationMixin, BuilderMixin, nn.Module):
             **kwargs: torch_dtype ("auto", a dtype or its name; float32 by default), device_map ("auto" or one
                 device), attn_implementation, state_dict (weights in place of the checkpoint's), variant,
                 subfolder, from_flax (read flax_model.msgpack; Flax is not needed), from_tf (read tf_model.h5;
-                h5py is needed, and TensorFlow is not), output_loading_info
+                TensorFlow is not needed), output_loading_info
                 (return a pair of model and what was missing, unexpected or of another shape),
                 low_cpu_mem_usage (always so), proxies, resume_download, use_auth_token, trust_remote_code
                 (nothing of a repository is ever executed); and values that take the place of those in the

@@ -187,9 +187,7 @@ def test_what_is_there_instead_is_told_with_a_way_that_this_room_has(tmp_path: P
             FlaxGPT2LMHeadModel.from_pretrained(place, from_pt=True, config=CONFIG)
     CONFIG.save_pretrained(tmp_path)
     (tmp_path / "tf_model.h5").write_bytes(b"x")
-    with pytest.raises(
-        FileNotInRepositoryError, match=r"It has tf_model.h5: load and save it by a model of PyTorch or Tens"
-    ):
+    with pytest.raises(FileNotInRepositoryError, match=r"It has tf_model.h5: pass from_tf=True to read that"):
         FlaxGPT2LMHeadModel.from_pretrained(tmp_path)
 
 
@@ -382,7 +380,16 @@ def test_other_shapes_are_refused_or_drawn_and_listed(folder: Path, caplog: pyte
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "TensorFlow": ({"from_tf": True}, InputError, "from_tf: this version reads safetensors and"),
+    "two files": (
+        {"from_pt": True, "from_tf": True},
+        InputError,
+        "from_pt=True and from_tf=True ask for two",
+    ),
+    "another format": (
+        {"from_tf": True},
+        FileNotInRepositoryError,
+        r"looked for tf_model\.h5, tf_model\.h5\.i",
+    ),
     "dtype of the parameters": (
         {"torch_dtype": "float16"},
         InputError,

@@ -28,7 +28,7 @@ from gpt2kit.tensorflow import (
 from gpt2kit.tensorflow.weights import table_of
 from tf_files import COMPUTED, SAVED, official_weights
 
-pytest.importorskip("h5py", reason="it finds the arrays in a tf_model.h5")
+pytest.importorskip("h5py", reason="it writes a tf_model.h5")
 
 CLASS_OF = {
     "whole": TFGPT2LMHeadModel,

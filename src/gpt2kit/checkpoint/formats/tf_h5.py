@@ -2,8 +2,9 @@
 
 A single file has a group for each layer of the model, `layer_names`, and in it a data set for each of its
 `weight_names`, with the model's name before it. In a shard of several files `layer_names` are the data sets
-themselves. h5py finds where the values lie; they are read when they are asked for, past h5py, under official
-names and with official axes. Whatever leads out of the file, as links and external data can, is refused.
+themselves. Where the values lie is found without the HDF5 library (hdf5_code.py says why); they are read
+when they are asked for, under official names and with official axes. Whatever leads out of the file, as
+links and external data can, is refused. h5py writes.
 
 Source:
     keras v2.15, saving/legacy/hdf5_format.py, save_weights_to_hdf5_group; transformers v4.34.0,
@@ -13,24 +14,26 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from gpt2kit.checkpoint.formats.hdf5_code import HDF5Error, HDF5Reader
 from gpt2kit.checkpoint.formats.tensor_file import DTYPES, RawTensor, StoredTensor, copy_transposed, fill
 from gpt2kit.checkpoint.tf_names import is_reversed, official_name, official_shape
 from gpt2kit.errors import CheckpointError, InputError, MissingDependencyError
 
 __all__ = ["TFH5File", "write_h5"]
 
-_DTYPES = {np.dtype(info.numpy).newbyteorder("<"): name for name, info in DTYPES.items() if name != "BF16"}
+_DTYPES = {
+    np.dtype(info.numpy).newbyteorder("<").str: name for name, info in DTYPES.items() if name != "BF16"
+}
 _LAYERS, _WEIGHTS = "layer_names", "weight_names"
 _ATTRIBUTE_BYTES = 64512  # Keras cuts a longer list: the head of an HDF5 object holds 64 KiB
-_ENTRIES = 2**20  # of a list; XL has 580
-# What h5py meets in a damaged file.
-_DAMAGE = (AttributeError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
 _ADVICE = "It is truncated, damaged or no file of a TensorFlow model: download or save it again."
 
 
@@ -42,7 +45,6 @@ class TFH5File:
 
     Raises:
         CheckpointError: The file is no file of weights, is damaged, or leads out of itself.
-        MissingDependencyError: h5py is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,12 +87,12 @@ class TFH5File:
 
 
 class _Walk:
-    """One walk over the data sets that a file lists."""
+    """One walk over the arrays that a file lists."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._h5py = _import_h5py(f"{path} is in TensorFlow's older format, HDF5.")
         self._size = path.stat().st_size
+        self._reader = HDF5Reader(path)
 
     def tensors(self) -> list[tuple[str, str, tuple[int, ...], int]]:
         """Return TensorFlow's name, dtype, shape and first byte of each tensor.
@@ -98,74 +100,74 @@ class _Walk:
         Raises:
             CheckpointError: The file is something else, is damaged, or leads out of itself.
         """
-        try:
-            with self._h5py.File(self._path, "r", locking="best-effort") as file:
-                if _LAYERS not in file.attrs and f"{_LAYERS}0" not in file.attrs:
-                    raise CheckpointError(self._describe_stranger(file))
-                return [(name, *self._place(name, node)) for name, node in self._listed(file)]
-        except _DAMAGE as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{self._path} cannot be read as HDF5 ({error}). {_ADVICE}") from error
+        with closing(self._reader):
+            try:
+                root = self._reader.root()
+                texts = self._reader.texts(root)
+                if _LAYERS not in texts and f"{_LAYERS}0" not in texts:
+                    raise CheckpointError(self._describe_stranger(self._reader.members(root)))
+                return [(name, *self._place(name, node)) for name, node in self._listed(root)]
+            except (HDF5Error, UnicodeDecodeError, struct.error, IndexError) as error:
+                raise CheckpointError(f"{self._path} cannot be read as HDF5 ({error}). {_ADVICE}") from error
 
-    def _listed(self, file: Any) -> Iterator[tuple[str, Any]]:
-        """Go through the data sets by name, without that of the model."""
-        for layer in self._names(file, _LAYERS):
-            node = self._node(file, layer)
-            if isinstance(node, self._h5py.Dataset):
+    def _listed(self, root: int) -> Iterator[tuple[str, int]]:
+        """Go through the arrays by name, without that of the model."""
+        for layer in self._names(root, _LAYERS):
+            node = self._node(root, layer)
+            if self._reader.array(node) is not None:
                 yield layer, node
                 continue
             for weight in self._names(node, _WEIGHTS):
                 yield weight.split("/", 1)[-1], self._node(node, weight)
 
-    def _names(self, node: Any, key: str) -> list[str]:
+    def _names(self, node: int, key: str) -> list[str]:
         """Return a list of names that belongs to a group; a long one was cut into several."""
-        keys = [key] if key in node.attrs else []
-        while not keys or (keys[0] != key and f"{key}{len(keys)}" in node.attrs):
+        texts = self._reader.texts(node)
+        keys = [key] if key in texts else []
+        while (not keys or keys[0] != key) and f"{key}{len(keys)}" in texts:
+            self._reader.spend()
             keys.append(f"{key}{len(keys)}")
-        names: list[str] = []
-        for part in keys:
-            held = node.attrs.get_id(part)  # looked at before it is read: a damaged one promises anything
-            if len(names) + math.prod(held.shape) > _ENTRIES or held.get_storage_size() > self._size:
-                raise CheckpointError(f"{self._path} lists more names than it can hold. {_ADVICE}")
-            values = np.asarray(node.attrs[part])
-            names += [value.decode() if isinstance(value, bytes) else str(value) for value in values.flat]
-        return names
+        if not keys:
+            raise CheckpointError(f"{self._path} cannot be read as HDF5 ({key} is missing). {_ADVICE}")
+        return [name for part in keys for name in texts[part]]
 
-    def _node(self, node: Any, path: str) -> Any:
-        """Step down to a group or a data set; no step may be a link to another place."""
+    def _node(self, node: int, path: str) -> int:
+        """Step down to a group or an array; no step may be a link to another place."""
         for level in path.split("/"):
-            link = node.get(level, getlink=True)
-            if not isinstance(link, self._h5py.HardLink):
+            self._reader.spend()
+            members = self._reader.members(node)
+            if level not in members:
+                raise CheckpointError(f"{self._path} has not the array {path} that it lists. {_ADVICE}")
+            found = members[level]
+            if found is None:
                 raise CheckpointError(
                     f"{self._path} has a link at {path}, which can lead to any file. Do not use this file."
                 )
-            node = node[level]
+            node = found
         return node
 
-    def _place(self, name: str, node: Any) -> tuple[str, tuple[int, ...], int]:
-        """Return dtype, shape and first byte of a data set whose values lie in one piece in this file."""
-        if not isinstance(node, self._h5py.Dataset) or node.shape is None:
+    def _place(self, name: str, node: int) -> tuple[str, tuple[int, ...], int]:
+        """Return dtype, shape and first byte of an array whose values lie in one piece in this file."""
+        array = self._reader.array(node)
+        if array is None or array.shape is None:
             raise CheckpointError(f"{self._path} lists {name}, which is no array. {_ADVICE}")
-        layout = node.id.get_create_plist()
-        if node.is_virtual or layout.get_external_count():
+        if array.layout == "elsewhere":
             raise CheckpointError(f"{self._path} takes {name} from another file. Do not use this file.")
-        if layout.get_layout() != self._h5py.h5d.CONTIGUOUS:
+        if array.layout != "contiguous":
             raise CheckpointError(
                 f"{self._path} has {name} compressed or in chunks, which no TensorFlow model of 4.34 writes. "
                 "Repack it: h5repack -f NONE -l CONTI."
             )
-        size = math.prod(node.shape) * node.dtype.itemsize
-        begin = node.id.get_offset()
-        if size and (begin is None or node.id.get_storage_size() != size or begin + size > self._size):
+        size, begin = math.prod(array.shape) * array.itemsize, array.begin
+        if size and (begin is None or array.size != size or begin + size > self._size):
             raise CheckpointError(
-                f"{self._path} has not the {size:,} bytes of {name} of shape {list(node.shape)}. {_ADVICE}"
+                f"{self._path} has not the {size:,} bytes of {name} of shape {list(array.shape)}. {_ADVICE}"
             )
-        return _DTYPES.get(node.dtype, str(node.dtype)), tuple(node.shape), begin or 0
+        return _DTYPES.get(array.dtype, array.dtype), array.shape, begin or 0
 
-    def _describe_stranger(self, file: Any) -> str:
+    def _describe_stranger(self, members: Container[str]) -> str:
         """Say what a file without lists of names is."""
-        if "layers" in file or "_layer_checkpoint_dependencies" in file:
+        if "layers" in members or "_layer_checkpoint_dependencies" in members:
             return f"{self._path} was written by save_weights of Keras 3. Use load_weights of the same class."
         return f"{self._path} does not list the layers of a model. {_ADVICE}"
 
