@@ -52,6 +52,8 @@ class ConfigError(GPT2KitError, ValueError):
 class InputError(GPT2KitError, ValueError):
     """An argument of a call that cannot be honoured."""
 
+    __init__ = Exception.__init__  # with it a function of TensorFlow raises this class, else one of its own
+
 
 class LengthError(InputError):
     """More positions than the model has."""

@@ -21,6 +21,7 @@ from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tensorflow.added import AddedTokens
 from gpt2kit.tensorflow.merges import Merges
 from gpt2kit.tensorflow.words import Words
+from gpt2kit.tensorflow.xla import inside_xla
 from gpt2kit.tokenization import AddedToken, GPT2Tokenizer, GPT2TokenizerFast
 from gpt2kit.tokenization.assemble import check_text
 from gpt2kit.tokenization.backend import parts_of
@@ -244,9 +245,15 @@ class TFGPT2Tokenizer(keras.layers.Layer):
             `max_length`, else ragged [B, (T)]. Of one string: a vector.
 
         Raises:
-            InputError: What comes are no strings, or more than a vector of them.
+            InputError: What comes are no strings, or more than a vector of them; or XLA compiles the function
+                that calls.
             TokenizerError: A text of Python with half a character in it, which has no UTF-8.
         """
+        if inside_xla():  # strings that come into its programs can abort the process
+            raise InputError(
+                "XLA has no strings, so a function with jit_compile=True cannot tokenize. Call the tokenizer "
+                "outside it, or leave out jit_compile."
+            )
         texts = _as_texts(x)  # [B] or []
         length = self.max_length if max_length is None else _number(max_length, "max_length", 1)
         with tf.device("CPU:0"):

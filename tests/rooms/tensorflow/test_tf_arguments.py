@@ -229,3 +229,9 @@ def test_a_flag_of_a_call_and_of_the_configuration_do_the_same(model: Any, flag:
     assert list(other(IDS)) == names
     assert list(other(IDS, **{flag: False})) == list(model(IDS)) == ["logits", "past_key_values"]
     assert list(model(IDS, use_cache=False)) == ["logits"]
+
+
+def test_a_function_of_tensorflow_refuses_with_the_same_class(model: Any) -> None:
+    for function in (tf.function(model), tf.function(lambda ids: model(ids))):
+        with pytest.raises(InputError, match="float32"):
+            function(tf.ones([2, 3]))
