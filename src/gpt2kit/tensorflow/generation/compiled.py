@@ -23,7 +23,7 @@ from gpt2kit.tensorflow.generation.reader import Reader
 from gpt2kit.tensorflow.generation.record import TFGreedySearchDecoderOnlyOutput, TFSampleDecoderOnlyOutput
 from gpt2kit.tensorflow.generation.search import Search, fixed_search
 
-__all__ = ["Given", "compiled_search", "run"]
+__all__ = ["Given", "compiled_search", "cut", "key_of", "prompt_of", "run"]
 
 
 class Given(NamedTuple):
@@ -32,7 +32,8 @@ class Given(NamedTuple):
     Attributes:
         prompt: What the texts begin with, laid out.
         how: The rules and the ends.
-        measure: How finished texts are compared, in a beam search.
+        measure: How finished texts are compared, in a beam search; what resemblance costs, in a contrastive
+            one.
     """
 
     prompt: Prompt
@@ -55,14 +56,28 @@ def compiled_search(model: Any, prompt: Prompt, how: Search, plan: GenerationPla
         return fixed_search(reader, given.prompt, given.how, places, plan.returns)
 
     kind = ("search", plan.returns)
-    text, length, worst = run(model, Given(prompt, how), plan, write, kind, tf.executing_eagerly())
-    if tf.executing_eagerly():
-        check_choice(float(np.min(worst.numpy())))
-        text = tf.constant(text.numpy()[:, : int(length)])  # [R, T]; nothing is compiled for a new length
+    text = cut(*run(model, Given(prompt, how), plan, write, kind, tf.executing_eagerly()))  # [R, T]
     if how.record is None:
         return text
     output = TFSampleDecoderOnlyOutput if how.sampled else TFGreedySearchDecoderOnlyOutput
     return output(sequences=text)
+
+
+def cut(text: Any, length: Any, worst: Any) -> Any:
+    """Return texts without the places that nothing was written to; in a graph, as they are, [R, T].
+
+    Args:
+        text: [R, T]
+        length: Tokens that were written.
+        worst: The lowest score that a token of each row was chosen for, [R].
+
+    Raises:
+        InputError: some row could not be written.
+    """
+    if not tf.executing_eagerly():
+        return text
+    check_choice(float(np.min(worst.numpy())))
+    return tf.constant(text.numpy()[:, : int(length)])  # [R, T]; nothing is compiled for a new length
 
 
 def run(
@@ -83,7 +98,7 @@ def run(
         write: The search.
         kind: What it depends on besides its arguments.
         compiled: Whether it is a program of our own.
-        measured: How finished texts of so many places are compared, as named arrays.
+        measured: The measure, for texts of so many places.
     """
     prompt, how = given.prompt, given.how
     read = plan.capacity - 1  # the last token is never read
@@ -107,8 +122,7 @@ def run(
             "warpers": put_together(how.warpers, found["warpers"]),
         }
         changed = replace(how, **found["ends"], **rules)
-        begin = Prompt(**(_NO_PROMPT | found["prompt"]))
-        return write(reader, Given(begin, changed, found["measure"]), places)
+        return write(reader, Given(prompt_of(found), changed, found["measure"]), places)
 
     arguments = {
         "prompt": laid.arrays(),
@@ -122,8 +136,13 @@ def run(
         },
         "measure": measured(places),
     }
-    key = (*kind, keys, places, cache, plan.use_cache, how.sampled, _key_of(model))
+    key = (*kind, keys, places, cache, plan.use_cache, how.sampled, key_of(model))
     return model.programs.run(key, traced, arguments)
+
+
+def prompt_of(found: dict[str, Any]) -> Prompt:
+    """Return the prompt among the arguments of a program, which are `Prompt.arrays` of it."""
+    return Prompt(**(_NO_PROMPT | found["prompt"]))
 
 
 _NO_PROMPT: dict[str, Any] = dict.fromkeys(
@@ -131,6 +150,6 @@ _NO_PROMPT: dict[str, Any] = dict.fromkeys(
 )
 
 
-def _key_of(model: Any) -> Hashable:
+def key_of(model: Any) -> Hashable:
     """Return what a model reads while it is traced: its configuration and its variables."""
     return model.config.to_json_string(use_diff=False), tuple(id(variable) for variable in model.variables)

@@ -37,6 +37,7 @@ from gpt2kit.tensorflow.generation.program import Programs
 from gpt2kit.tensorflow.generation.prompt import Prompt, make_prompt
 from gpt2kit.tensorflow.generation.record import record_of
 from gpt2kit.tensorflow.generation.search import Search, search
+from gpt2kit.tensorflow.generation.stream import check_streamer, stream
 
 __all__ = ["RUNNER_OF", "TFGenerationMixin"]
 
@@ -64,7 +65,6 @@ _ELSEWHERE = {
         "TensorFlow's operations and pass it in logits_processor, or use the PyTorch room"
     ),
     "stopping_criteria": "a compiled program asks nobody when to stop. Use eos_token_id and max_new_tokens",
-    "streamer": "the tokens of a compiled program come all at once. Use the PyTorch room",
     "synced_gpus": "a generation runs in one process. Leave it out",
     "tokenizer": "a search sees tokens, not text. Leave it out",
 }
@@ -106,8 +106,9 @@ class TFGenerationMixin:
             logits_processor: Rules of the user's own, applied after those of the options.
             seed: Two integers that sampling draws from; by default TensorFlow's own state decides, which
                 `tf.random.set_seed` sets.
-            **kwargs: Options that override `generation_config`; `jit_compile`; and arguments of the model
-                such as `attention_mask`.
+            **kwargs: Options that override `generation_config`; `jit_compile`; `streamer`, which gets the
+                prompt and then every token as it is made; and arguments of the model such as
+                `attention_mask`.
 
         Returns:
             The prompts with their texts, [B * num_return_sequences, up to max_length]; or, with
@@ -127,6 +128,7 @@ class TFGenerationMixin:
         jit_compile = kwargs.pop("jit_compile", False)
         if not isinstance(jit_compile, bool):
             raise InputError(f"jit_compile has to be True or False, but is {jit_compile!r}.")
+        streamer = kwargs.pop("streamer", None)
         config, model_kwargs = self._options(generation_config, kwargs)
         refuse_mode(config)
         prompt = make_prompt(
@@ -140,6 +142,8 @@ class TFGenerationMixin:
         plan = plan_of(self, config, prompt, max_length_given=kwargs.get("max_length") is not None)
         refuse_unserved(plan, config, prompt)
         compiled = jit_compile or not tf.executing_eagerly()
+        if streamer is not None:
+            check_streamer(streamer, config, prompt, plan, compiled)
         if compiled:
             refuse_in_graph(config, prompt)
         tokens = bucket(prompt.length, plan.n_positions) if compiled and tf.executing_eagerly() else 0
@@ -159,6 +163,8 @@ class TFGenerationMixin:
             warnings.warn(text, UserWarning, stacklevel=3)  # of the caller, past the decorator
         for text in plan.remarks:
             _logger.warning(text)
+        if streamer is not None:
+            return stream(self, prompt, how, plan, streamer)
         return RUNNER_OF[plan.mode](self, prompt, how, plan, compiled)
 
     # ------------------------------------------------------------------ from arguments to a search

@@ -32,16 +32,16 @@ class TFGreedySearchDecoderOnlyOutput(ModelOutput):
         sequences: Prompt and text, [B, T + new tokens].
         scores: For each new token the scores it was chosen from, after all rules, [B, V] each.
         attentions: For each new token and each layer, [B, H, positions read, S].
+        hidden_states: For each new token, embeddings and each layer, [B, positions read, D].
         cross_attentions: For each new token and each layer, [B, H, positions read, E]; where there is an
             encoder.
-        hidden_states: For each new token, embeddings and each layer, [B, positions read, D].
     """
 
     sequences: Any = None
     scores: tuple[Any, ...] | None = None
     attentions: tuple[tuple[Any, ...], ...] | None = None
-    cross_attentions: tuple[tuple[Any, ...], ...] | None = None
     hidden_states: tuple[tuple[Any, ...], ...] | None = None
+    cross_attentions: tuple[tuple[Any, ...], ...] | None = None
 
 
 @dataclass
@@ -64,7 +64,7 @@ class TFBeamSearchDecoderOnlyOutput(ModelOutput):
 
     Attributes:
         sequences: Prompt and text, the best first, [B * num_return_sequences, up to max_length].
-        sequences_scores: Log-probability of each, divided by length ** length_penalty; with `output_scores`.
+        sequences_scores: Log-probability of each, divided by length ** length_penalty.
         scores: For each new token log-probabilities of every beam, after all rules, [B*W, V] each.
         beam_indices: For each new token the row of `scores` that it was chosen from, then -1, in the shape
             of the sequences; with `output_scores`.
@@ -111,7 +111,7 @@ class Record:
             self.scores.append(scores)
         if self.attentions is not None:
             self.attentions.append(outputs.attentions)
-            if outputs.cross_attentions is not None:
+            if outputs.cross_attentions:
                 self.cross_attentions.append(outputs.cross_attentions)
         if self.hidden_states is not None:
             self.hidden_states.append(outputs.hidden_states)
