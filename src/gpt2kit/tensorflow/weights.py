@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, refuse_missing, take_tied
 from gpt2kit.checkpoint.formats import RawTensor
@@ -192,23 +193,30 @@ def _as_kwargs(options: HubOptions) -> dict[str, Any]:
 
 
 def save_model(
-    model: Any, save_directory: str | os.PathLike[str], *, max_shard_size: int | str, safe_serialization: bool
+    model: Any,
+    save_directory: str | os.PathLike[str],
+    *,
+    max_shard_size: int | str,
+    safe_serialization: bool,
+    dtype: str | None = None,
 ) -> None:
-    """Save a model; see `TFGPT2PreTrainedModel.save_pretrained`."""
+    """Save a model; see `TFGPT2PreTrainedModel.save_pretrained`. With a dtype, as the file shall have it."""
     folder = Path(save_directory)
     if folder.is_file():
         raise InputError(f"{folder} is a file; save_pretrained needs a folder. Pass another name.")
     _refuse_shadowed(folder, safe_serialization)
     _, variables = table_of(model)
     config = model.config
-    config.torch_dtype = model.transformer.wte.weight.dtype
+    config.torch_dtype = dtype or model.transformer.wte.weight.dtype
     config.architectures = [type(model).__name__.removeprefix("TF")]
     config.validate()
     beside = {CONFIG_NAME: config.to_json_string()}
     if model.generation_config is not None:
         model.generation_config.validate()  # what nothing reads is told of, and saved as it was loaded
         beside[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
-    tensors: Mapping[str, RawTensor] = {name: _raw(name, variable) for name, variable in variables.items()}
+    tensors: Mapping[str, RawTensor] = {
+        name: _raw(name, variable, dtype or variable.dtype) for name, variable in variables.items()
+    }
     if safe_serialization:
         save_safetensors(folder, tensors, max_shard_size=max_shard_size, beside=beside)
     else:
@@ -216,17 +224,16 @@ def save_model(
         save_tf(folder, tensors, class_name=name, max_shard_size=max_shard_size, beside=beside)
 
 
-def _raw(name: str, variable: Any) -> RawTensor:
+def _raw(name: str, variable: Any, dtype: str) -> RawTensor:
     """Describe a variable as bytes that are made when they are written."""
-    if variable.dtype not in _DTYPES:
-        raise InputError(
-            f"{name} has the dtype {variable.dtype}, which files of weights cannot hold. Cast it first."
-        )
+    if dtype not in _DTYPES:
+        raise InputError(f"{name} has the dtype {dtype}, which files of weights cannot hold. Cast it first.")
 
     def data() -> memoryview:
-        return np.ascontiguousarray(variable.value.numpy()).reshape(-1).view(np.uint8).data
+        array = tf.cast(variable.value, dtype).numpy()  # [*]
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
-    return RawTensor(_DTYPES[variable.dtype], tuple(variable.shape), data)
+    return RawTensor(_DTYPES[dtype], tuple(variable.shape), data)
 
 
 def _refuse_shadowed(folder: Path, safe_serialization: bool) -> None:

@@ -77,7 +77,9 @@ class TrainingConfig:
     )
 
     # By what, how long, and in what portions.
-    framework: Literal["torch", "flax"] = _option("torch", "What computes: torch or flax.", "Run")
+    framework: Literal["torch", "flax", "tensorflow"] = _option(
+        "torch", "What computes: torch, flax or tensorflow.", "Run"
+    )
     steps: int | None = _option(None, "Optimizer steps. Without it: as many as --epochs makes.", "Run")
     epochs: float | None = _option(None, "Times through the text, where --steps is not given (1).", "Run")
     batch_size: int = _option(8, "Sequences in one forward pass.", "Run")
