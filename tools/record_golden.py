@@ -5,12 +5,13 @@ Run it only to add or change goldens:
     python tools/record_golden.py                   make the reference's environment, record everything
     python tools/record_golden.py --python PATH     use an interpreter that has it already
     python tools/record_golden.py --flax-python PATH   likewise, of its Flax classes
+    python tools/record_golden.py --tf-python PATH     likewise, of its TensorFlow classes
 
 The reference lives in a virtual environment of its own, because it must never be importable where this
 project's tests run. This file prepares weights and inputs from tests/cases.py, has them computed by
-`golden_reference.py` over there, and runs the other recorders beside it; `golden_flax.py` runs where its Flax
-classes are. tests/golden/manifest.json tells the
-versions that were recorded from, and the SHA-256 of each file.
+`golden_reference.py` over there, and runs the other recorders beside it; `golden_flax.py` and
+`golden_tf_signatures.py` run where its Flax and its TensorFlow classes are. tests/golden/manifest.json tells
+the versions that were recorded from, and the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ FLAX_REQUIREMENTS = (
     "scipy<1.12",
     "ml_dtypes<0.4",
 )
+# The TensorFlow classes, likewise; keras-nlp and tensorflow-text are for its tokenizer.
+TF_REQUIREMENTS = (
+    "transformers==4.34.0",
+    "tensorflow==2.15.1",
+    "tensorflow-text==2.15.0",
+    "keras-nlp==0.6.4",
+    "h5py",
+    "numpy<1.27",
+)
 # Recorders that others keep beside this one; each is called with the reference's interpreter and the folder.
 OTHERS = ("record_config.py", "record_tokenization.py", "record_generation.py", "record_decoding.py")
 
@@ -55,11 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", type=Path, help="interpreter that has " + ", ".join(REQUIREMENTS))
     parser.add_argument("--flax-python", type=Path, help="one that has " + ", ".join(FLAX_REQUIREMENTS))
+    parser.add_argument("--tf-python", type=Path, help="one that has " + ", ".join(TF_REQUIREMENTS))
     parser.add_argument(
         "--only",
         nargs="*",
         help="of forward initial layouts signatures config tokenization generation decoding flax_signatures "
-        "flax_files; or manifest",
+        "flax_files tf_signatures tf_files; or manifest",
     )
     options = parser.parse_args()
     python = options.python or make_environment(ROOT / "build" / "reference-venv", REQUIREMENTS)
@@ -84,6 +95,14 @@ def main() -> None:
         folder = ROOT / "build" / "reference-flax-venv"
         flax_python = options.flax_python or make_environment(folder, FLAX_REQUIREMENTS)
         run(flax_python, *flax_parts[part])
+    tf_parts = {
+        "tf_signatures": ("golden_tf_signatures.py", GOLDEN / "tf_signatures.json"),
+        "tf_files": ("record_tf_files.py", GOLDEN),
+    }
+    for part in filter(wanted, tf_parts):
+        folder = ROOT / "build" / "reference-tf-venv"
+        tf_python = options.tf_python or make_environment(folder, TF_REQUIREMENTS)
+        run(tf_python, *tf_parts[part])
     write_manifest(python)
 
 

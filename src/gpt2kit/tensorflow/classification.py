@@ -141,6 +141,10 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
+    def hf_compute_loss(self, labels: Any, logits: Any) -> tf.Tensor:
+        """Return the loss of each text, [B], for scores [B, N] and labels as of `call`."""
+        return self._losses_of(arguments.tensor("logits", logits), labels)  # [B]
+
     def _losses_of(self, logits: tf.Tensor, given: Any) -> tf.Tensor:
         """Return the loss of each text, [B], in float32 at least."""
         labels: Any = arguments.tensor("labels", given)

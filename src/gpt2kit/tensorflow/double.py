@@ -177,11 +177,6 @@ class TFGPT2DoubleHeadsModel(LanguageHead, TFGPT2PreTrainedModel):
         return target.classes("mc_labels", mc_labels, questions, C, f"{C} choices")  # [B]
 
     @property
-    def dummy_inputs(self) -> dict[str, tf.Tensor]:
-        """Return arguments that the model can be called with."""
-        return {name: value[None] for name, value in super().dummy_inputs.items()}  # [B, C, T] each
-
-    @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """Return what a served model is called with."""
         return {

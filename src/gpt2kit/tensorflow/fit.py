@@ -20,7 +20,7 @@ from gpt2kit.tensorflow import arguments
 
 __all__ = ["FitMixin"]
 
-OWN_LOSS = (None, "auto_with_warning", "passthrough")  # 4.34's words for it
+OWN_LOSS = (None, "auto", "auto_with_warning", "passthrough")  # 4.34's words for it
 LOSS_OF = {"labels": "loss", "mc_labels": "mc_loss"}
 SCORES_OF = {"labels": "logits", "mc_labels": "mc_logits"}
 
@@ -46,7 +46,8 @@ class FitMixin:
 
         Args:
             optimizer: Of Keras, or its name.
-            loss: Of Keras, or its name. By default the model's own; "passthrough" and None say the same.
+            loss: Of Keras, or its name. By default the model's own; "auto", "passthrough" and None say the
+                same.
             metrics: Of Keras; they are given the labels and the scores as they stand.
             loss_weights: As of Keras; only beside a loss.
             weighted_metrics: As of Keras.

@@ -13,8 +13,8 @@ import tensorflow as tf
 from gpt2kit.config import GPT2Config
 from gpt2kit.tensorflow import arguments, target
 from gpt2kit.tensorflow.generation.mixin import TFGenerationMixin
-from gpt2kit.tensorflow.layers import TFLinear
-from gpt2kit.tensorflow.loss import next_token_loss
+from gpt2kit.tensorflow.layers import TFLinear, sizes
+from gpt2kit.tensorflow.loss import next_token_loss, token_loss
 from gpt2kit.tensorflow.model import TFGPT2MainLayer
 from gpt2kit.tensorflow.outputs import TFCausalLMOutputWithCrossAttentions
 from gpt2kit.tensorflow.pretrained import TFGPT2PreTrainedModel
@@ -36,6 +36,20 @@ class LanguageHead:
             deviation = config.initializer_range
             rows = TFLinear(config.vocab_size, config.n_embd, False, deviation, name="lm_head", dtype=policy)
             self.lm_head = rows
+
+    def hf_compute_loss(self: Any, labels: Any, logits: Any) -> tf.Tensor:
+        """Return the cross-entropy of labels with the scores at their own places: nothing is shifted here.
+
+        Args:
+            labels: [..., T]; -100 counts for nothing.
+            logits: [..., T, V]
+
+        Returns:
+            The mean of those that count, [1], or with config.tf_legacy_loss each of them, [n].
+        """
+        logits = arguments.tensor("logits", logits)  # [..., T, V]
+        labels = target.classes("labels", labels, sizes(logits)[:-1], self.config.vocab_size, "vocab_size")
+        return token_loss(logits, labels, each=self.config.tf_legacy_loss)  # [1] or [n]
 
     def scored(self: Any, hidden_states: tf.Tensor) -> tf.Tensor:
         """Return the scores of every next token: [..., D] to [..., V]."""

@@ -22,7 +22,7 @@ from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
 from gpt2kit.tensorflow.cache import heads_of, pair, write
 from gpt2kit.tensorflow.mask import hide_later, padding_bias, score_dtype
-from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, normal, sizes
+from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, normal, replace_variables, sizes
 
 __all__ = ["TFMLP", "TFAttention", "TFBlock", "TFConv1D", "TFEmbedding", "TFLayerNorm", "TFLinear", "sizes"]
 
@@ -56,6 +56,16 @@ class TFConv1D(keras.layers.Layer):
         rows = tf.reshape(x, [-1, self.nx])  # [B*T, nx]
         rows = tf.matmul(rows, self.weight) + tf.convert_to_tensor(self.bias)  # [B*T, nf]
         return tf.reshape(rows, [*leading, self.nf])  # [B, T, nf]
+
+    def keep(self, index: list[int], axis: int) -> None:
+        """Keep only these rows (axis 0) or columns (axis 1) of the weight, and the biases of the columns."""
+        kept = {"weight": tf.gather(tf.convert_to_tensor(self.weight), index, axis=axis)}  # [nx, nf]
+        if axis == 1:
+            kept["bias"] = tf.gather(tf.convert_to_tensor(self.bias), index)  # [nf]
+        else:
+            kept["bias"] = tf.convert_to_tensor(self.bias)  # [nf]; behind the weight, as before
+        replace_variables(self, **kept)
+        self.nx, self.nf = self.weight.shape
 
 
 class TFLayerNorm(keras.layers.Layer):
@@ -197,6 +207,14 @@ class TFAttention(keras.layers.Layer):
         output = self.c_proj(tf.reshape(mixed, [B, T, H * K]))  # [B, T, D]
         output = self.resid_dropout(output, training=training)  # [B, T, D]
         return (output, present, weights) if output_attentions else (output, present)
+
+    def keep_heads(self, kept: list[int], config: GPT2Config) -> None:
+        """Keep only these of the heads that are there, counted among them; config says which that are."""
+        K, H = self.head_width, self.n_head
+        places = [head * K + place for head in kept for place in range(K)]  # [H'*K]
+        self.c_attn.keep([part * H * K + place for part in range(3) for place in places], axis=1)
+        self.c_proj.keep(places, axis=0)
+        self.n_head, self.config = len(kept), config
 
     def _projections(self, x: tf.Tensor, encoder_hidden_states: tf.Tensor | None) -> list[tf.Tensor]:
         """Return queries, keys and values, [B, H, T, K] each; an encoder's keys and values have E for T."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gpt2kit.tensorflow.mask import score_dtype
 
-__all__ = ["IGNORED_LABEL", "class_losses", "next_token_loss"]
+__all__ = ["IGNORED_LABEL", "class_losses", "next_token_loss", "token_loss"]
 
 # Labels of this value count for nothing, as in PyTorch.
 IGNORED_LABEL = -100
@@ -48,9 +48,13 @@ def next_token_loss(logits: tf.Tensor, labels: tf.Tensor, each: bool = False) ->
         transformers v4.34.0, modeling_tf_utils.py, TFCausalLanguageModelingLoss; `each` is what
         config.tf_legacy_loss asks for.
     """
-    targets = labels[..., 1:]  # [..., T - 1]
-    losses = class_losses(logits[..., :-1, :], targets)  # [..., T - 1]
-    counted = tf.not_equal(targets, IGNORED_LABEL)  # [..., T - 1]
+    return token_loss(logits[..., :-1, :], labels[..., 1:], each)  # [1] or [n]
+
+
+def token_loss(logits: tf.Tensor, labels: tf.Tensor, each: bool = False) -> tf.Tensor:
+    """Return the cross-entropy of labels with the scores at their own places; otherwise `next_token_loss`."""
+    losses = class_losses(logits, labels)  # [..., T]
+    counted = tf.not_equal(labels, IGNORED_LABEL)  # [..., T]
     if each:
         return tf.boolean_mask(losses, counted)  # [n]
     count = tf.reduce_sum(tf.cast(counted, losses.dtype))  # []

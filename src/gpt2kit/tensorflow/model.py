@@ -76,6 +76,10 @@ class TFGPT2MainLayer(keras.layers.Layer):
         ]
         self.ln_f = TFLayerNorm(D, config.layer_norm_epsilon, name="ln_f", **kind)
 
+    def get_input_embeddings(self) -> TFEmbedding:
+        """Return the layer of token embeddings."""
+        return self.wte
+
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts."""
         parts: list[Any] = [self.wte, self.wpe, *self.h, self.ln_f]

@@ -16,6 +16,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow.dataset import DatasetMixin
 from gpt2kit.tensorflow.fit import FitMixin
 from gpt2kit.tensorflow.saving import SavingMixin
 from gpt2kit.tensorflow.surgery import SurgeryMixin
@@ -24,7 +25,8 @@ __all__ = ["TFGPT2PreTrainedModel"]
 
 _logger = logging.getLogger(__name__)
 
-class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, FitMixin, keras.Model):
+
+class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, DatasetMixin, FitMixin, keras.Model):
     """Base of the TensorFlow models: a Keras model with a configuration, whose weights are there at once.
 
     Args:
@@ -131,11 +133,13 @@ class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, FitMixin, keras.Model):
     @property
     def dummy_inputs(self) -> dict[str, tf.Tensor]:
         """Return arguments that any such model can be called with."""
-        return {
-            "input_ids": tf.ones([1, 2], tf.int32),  # [B, T]
-            "attention_mask": tf.ones([1, 2], tf.int32),  # [B, T]
-            "token_type_ids": tf.zeros([1, 2], tf.int32),  # [B, T]
-        }
+        dummies = {
+            name: tf.fill([1, *[2] * (spec.shape.rank - 1)], tf.cast(name != "token_type_ids", spec.dtype))
+            for name, spec in self.input_signature.items()
+        }  # [B, T] each
+        if self.config.add_cross_attention and "encoder_hidden_states" in self.argument_names():
+            dummies["encoder_hidden_states"] = tf.ones([1, 2, self.config.n_embd])  # [B, E, D]
+        return dummies
 
     @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:

@@ -166,6 +166,10 @@ class SavingMixin:
         """Call the model as a server does: names to tensors, in and out."""
         return self.serving_output(self(**inputs, return_dict=True, training=False))
 
+    def eager_serving(self: Any, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Call the model as `serving` does; 4.34 has this second name for it."""
+        return self.serving(inputs)
+
     def serving_signatures(self: Any) -> dict[str, Any]:
         """Return what a SavedModel is called with: serving_default for int32, int64_serving for int64."""
         program = tf.function(self.serving, autograph=False)  # errors pass as they are

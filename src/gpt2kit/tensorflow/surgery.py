@@ -6,11 +6,13 @@ Dimensions: V vocabulary, D n_embd (docs/shapes.md).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.tensorflow.layers import TFEmbedding, TFLinear
 
@@ -105,9 +107,47 @@ class SurgeryMixin:
             self._forget_programs()
         return self.transformer.wte
 
+    def prune_heads(self: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Remove heads of self-attention for good, in the weights and in the configuration.
+
+        The configuration that the model had stays as it is: the model gets a copy. An optimizer has to be
+        made anew, by `compile`.
+
+        Args:
+            heads_to_prune: Layer -> numbers of its heads, as they were before any pruning. Those that are
+                gone already are passed over.
+
+        Raises:
+            InputError: No such layer or head, or a layer would have no head left. Nothing is removed then.
+        """
+        config = copy.deepcopy(self.config)
+        left = {}
+        for layer, heads in heads_to_prune.items():
+            gone = set(config.pruned_heads.get(layer, ()))
+            left[layer] = _left(config, layer, set(heads), gone)
+            config.pruned_heads[layer] = sorted(gone | set(heads))
+        for layer, kept in left.items():
+            self.transformer.h[layer].attn.keep_heads(kept, config)
+        self.config = self.transformer.config = config
+        self._forget_programs()
+
     def _forget_programs(self: Any) -> None:
         """Have `fit`, `evaluate` and `predict` trace their steps again."""
         self.train_function = self.test_function = self.predict_function = None
+
+
+def _left(config: GPT2Config, layer: Any, heads: set[int], gone: set[int]) -> list[int]:
+    """Return which of the heads that a layer has stay, counted among them."""
+    L, H = config.n_layer, config.n_head
+    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < L:
+        raise InputError(f"There is no layer {layer!r}: layers are numbered 0 to {L - 1}.")
+    if unknown := sorted(head for head in heads if not 0 <= head < H):
+        raise InputError(f"There is no head {unknown[0]}: heads are numbered 0 to {H - 1}.")
+    present = [head for head in range(H) if head not in gone]
+    kept = [place for place, head in enumerate(present) if head not in heads]
+    if not kept:
+        raise InputError(f"Pruning heads {sorted(heads)} would leave layer {layer} without any head.")
+    return kept
 
 
 def _resize(layer: Any, size: int, deviation: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["TFEmbedding", "TFLinear", "normal", "sizes"]
+__all__ = ["TFEmbedding", "TFLinear", "normal", "replace_variables", "sizes"]
 
 
 def sizes(tensor: tf.Tensor) -> list[Any]:
@@ -50,6 +50,11 @@ class TFEmbedding(keras.layers.Layer):
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Return the vectors of ids."""
         return tf.cast(tf.gather(tf.convert_to_tensor(self.weight), ids), self.compute_dtype)  # [..., D]
+
+    @property
+    def embeddings(self) -> Any:
+        """The table under the name that Keras' own Embedding has for it, [V, D]."""
+        return self.weight
 
     def replace_weight(self, table: tf.Tensor) -> None:
         """Put a table of another number of rows in the place of the old one."""
@@ -107,13 +112,24 @@ class TFLinear(keras.layers.Layer):
 
 
 def _replace(layer: Any, table: tf.Tensor) -> None:
-    """Give a layer another variable as its weight; Keras has to be told to let it."""
-    layer._untrack_variable(layer.weight)
+    """Give a layer another table as its weight."""
+    replace_variables(layer, weight=table)
+
+
+def replace_variables(layer: Any, **values: tf.Tensor) -> None:
+    """Give a layer other variables under the names of old ones; Keras has to be told to let it."""
+    for name in values:
+        layer._untrack_variable(getattr(layer, name))
     layer._tracker.unlock()
-    layer.weight = layer.add_weight(
-        name="weight", shape=table.shape, initializer=lambda shape, dtype: tf.cast(table, dtype)
-    )  # [V, D]
+    for name, value in values.items():
+        made = layer.add_weight(name=name, shape=value.shape, initializer=_is(value))  # as value
+        setattr(layer, name, made)
     layer._tracker.lock()
+
+
+def _is(value: tf.Tensor) -> Any:
+    """Return an initializer that gives this very value."""
+    return lambda shape, dtype: tf.cast(value, dtype)
 
 
 def scores_of_rows(query: tf.Tensor, rows: Any, dtype: str) -> tf.Tensor:

@@ -24,6 +24,7 @@ from gpt2kit.tensorflow.generation.beams import beam_search
 from gpt2kit.tensorflow.generation.bucket import bucket
 from gpt2kit.tensorflow.generation.choice import seed_of
 from gpt2kit.tensorflow.generation.compiled import compiled_search
+from gpt2kit.tensorflow.generation.contrastive import contrastive_search
 from gpt2kit.tensorflow.generation.parts import (
     plan_of,
     processors_of,
@@ -38,6 +39,7 @@ from gpt2kit.tensorflow.generation.prompt import Prompt, make_prompt
 from gpt2kit.tensorflow.generation.record import record_of
 from gpt2kit.tensorflow.generation.search import Search, search
 from gpt2kit.tensorflow.generation.stream import check_streamer, stream
+from gpt2kit.tensorflow.generation.transition import transition_scores
 
 __all__ = ["RUNNER_OF", "TFGenerationMixin"]
 
@@ -167,6 +169,26 @@ class TFGenerationMixin:
             return stream(self, prompt, how, plan, streamer)
         return RUNNER_OF[plan.mode](self, prompt, how, plan, compiled)
 
+    def compute_transition_scores(
+        self,
+        sequences: Any,
+        scores: Any,
+        beam_indices: Any = None,
+        normalize_logits: bool = False,
+    ) -> tf.Tensor:
+        """Return the score of each token that a generation chose, [B, new tokens].
+
+        Args:
+            sequences: The texts, [B, T + new].
+            scores: What `output_scores=True` returned.
+            beam_indices: Of a beam search, as it was returned: the row of each step that a text went through.
+            normalize_logits: Return log-probabilities, where scores are what the model and the rules gave.
+
+        Raises:
+            InputError: scores that were not kept, or not those of these texts.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
+
     # ------------------------------------------------------------------ from arguments to a search
 
     def _options(
@@ -230,4 +252,5 @@ RUNNER_OF: dict[GenerationMode, Callable[[Any, Prompt, Search, GenerationPlan, b
     GenerationMode.SAMPLE: _token_by_token,
     GenerationMode.BEAM_SEARCH: beam_search,
     GenerationMode.BEAM_SAMPLE: beam_search,
+    GenerationMode.CONTRASTIVE_SEARCH: contrastive_search,
 }
