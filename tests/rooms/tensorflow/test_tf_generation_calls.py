@@ -153,7 +153,6 @@ def test_a_copy_has_programs_of_its_own(model: TFGPT2LMHeadModel):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty_alpha": 0.6, "top_k": 4}, r"contrastive_search is not there: leave out penalty_alpha"),
         ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, r"group_beam_search.*PyTorch"),
         ({"num_beams": 2, "force_words_ids": [[5]]}, r"constrained_beam_search is not there"),
         ({"prompt_lookup_num_tokens": 3}, r"assisted_generation is not there"),

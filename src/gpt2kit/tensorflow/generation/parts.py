@@ -35,7 +35,6 @@ ELSEWHERE = "GPT2LMHeadModel of the PyTorch room does it"
 REFUSED_MODES: dict[GenerationMode, str] = {
     GenerationMode.GROUP_BEAM_SEARCH: f"leave out num_beam_groups, or: {ELSEWHERE}",
     GenerationMode.CONSTRAINED_BEAM_SEARCH: f"leave out force_words_ids and constraints, or: {ELSEWHERE}",
-    GenerationMode.CONTRASTIVE_SEARCH: f"leave out penalty_alpha, or: {ELSEWHERE}",
     GenerationMode.ASSISTED_GENERATION: f"leave out prompt_lookup_num_tokens, or: {ELSEWHERE}",
 }
 SERVED_STOPS: tuple[type[Stop], ...] = (MaxLength, EosTokens)
@@ -68,7 +67,7 @@ def plan_of(model: Any, config: GenerationConfig, prompt: Prompt, **more: Any) -
         tied=model.config.tie_word_embeddings,
         **more,
     )
-    prompt.check_places(plan.max_new_tokens, plan.n_positions)
+    prompt.check_places(plan.max_new_tokens, plan.n_positions, plan.contrast is not None)
     return plan
 
 
@@ -103,6 +102,11 @@ def refuse_unserved(plan: GenerationPlan, config: GenerationConfig, prompt: Prom
                 f"beam search does not keep what `{name}` asks for",
                 f"call the model on the sequences, or: {ELSEWHERE}",
             )
+    if plan.contrast is not None and prompt.past is not None:
+        raise InputError(
+            "Contrastive search compares each candidate with the hidden states of the whole text, and "
+            "past_key_values do not hold them. Leave past_key_values out."
+        )
     if prompt.embeds is not None and not plan.use_cache:
         raise _refusal("inputs_embeds do not go with `use_cache=False`", "leave out one of them")
 
@@ -119,6 +123,11 @@ def refuse_in_graph(config: GenerationConfig, prompt: Prompt) -> None:
                 f"`{name}` is kept by a run step by step, and this one is compiled. Leave out jit_compile "
                 "and tf.function, or call the model on the sequences."
             )
+    if config.low_memory:
+        raise InputError(
+            "`low_memory` reads candidates one after the other, step by step, and a compiled program reads "
+            "them in one call. Leave out low_memory, or jit_compile and tf.function."
+        )
     if prompt.past is not None:
         raise InputError(
             "`past_key_values` have no place in a compiled search, whose cache begins with the prompt. Pass "

@@ -96,8 +96,13 @@ class Prompt:
             token_type_ids=longer(self.token_type_ids, tokens),
         )
 
-    def check_places(self, new_tokens: int, n_positions: int) -> None:
+    def check_places(self, new_tokens: int, n_positions: int, last_is_read: bool) -> None:
         """Refuse places of the caller's that run out of the model's positions before the text ends.
+
+        Args:
+            new_tokens: How many may follow.
+            n_positions: Places that the model has.
+            last_is_read: Whether the last new token needs a place too.
 
         Raises:
             LengthError: the largest place, the new tokens and the model's positions.
@@ -105,7 +110,7 @@ class Prompt:
         if is_symbolic(self.position_ids):
             return
         largest = int(np.max(self.position_ids))
-        if largest + new_tokens > n_positions:  # the last new token is never read
+        if largest + new_tokens + last_is_read > n_positions:
             raise LengthError(
                 f"position_ids reach {largest} and {new_tokens} new token(s) follow, but the model has "
                 f"n_positions={n_positions}. Lower max_new_tokens or the positions."

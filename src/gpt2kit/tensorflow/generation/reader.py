@@ -38,17 +38,28 @@ class Reader:
 
     def first(self, prompt: Prompt) -> tuple[Any, Layers]:
         """Read the prompt: the scores of what may follow, [B, V], and the keys and values of the prompt."""
+        output, past = self.whole_prompt(prompt)
+        return self.scores(output, prompt.positions - 1), past  # [B, V]
+
+    def whole_prompt(self, prompt: Prompt, **asked: bool) -> tuple[Any, Layers]:
+        """Read the prompt: what the body gives, and keys and values with room for more, [B, H, C, K] each.
+
+        Args:
+            prompt: What the texts begin with, laid out.
+            **asked: What else the body shall return.
+        """
         read: dict[str, Any] = {"input_ids": prompt.ids, "token_type_ids": prompt.token_type_ids}
         if prompt.embeds is not None:
             read = {"inputs_embeds": prompt.embeds}
         S = prompt.position_ids.shape[1]
         read["attention_mask"] = prompt.mask[:, :S]  # [B, S]
         read["position_ids"] = prompt.position_ids
-        scores, past = self._scores(prompt, prompt.positions - 1, read)  # [B, V]
-        room = [[0, 0], [0, 0], [0, self.places - S], [0, 0]]
+        output = self.run(prompt, read, **asked)
         if not self.use_cache:
-            return scores, ()
-        return scores, tuple((tf.pad(k, room), tf.pad(v, room)) for k, v in map(pair, past))  # [B, H, C, K]
+            return output, ()
+        room = [[0, 0], [0, 0], [0, self.places - S], [0, 0]]
+        past = map(pair, output.past_key_values)
+        return output, tuple((tf.pad(k, room), tf.pad(v, room)) for k, v in past)  # [B, H, C, K] each
 
     def next(self, prompt: Prompt, past: Layers, text: Any, cur_len: Any) -> tuple[Any, Layers]:
         """Read the last token of each row: the scores of what may follow, [R, V], and all keys and values.
@@ -67,10 +78,10 @@ class Reader:
             "past_key_values": FixedCache(past, tf.convert_to_tensor(prompt.positions + written)),
             "attention_mask": prompt.mask[:, : self.places],  # [R, C]
             "position_ids": (prompt.next_place + written)[:, None],  # [R, 1]
-            "token_type_ids": self._last_types(prompt),
+            "token_type_ids": self.last_types(prompt),
         }
-        scores, cache = self._scores(prompt, 0, read)  # [R, V]
-        return scores, cache.layers
+        output = self.run(prompt, read)
+        return self.scores(output, 0), output.past_key_values.layers  # [R, V]
 
     def _whole(self, prompt: Prompt, text: Any, cur_len: Any) -> tuple[Any, Layers]:
         """Read the whole text as if for the first time."""
@@ -78,7 +89,7 @@ class Reader:
         new = tf.range(T) - prompt.length  # [T]; below 0 in the prompt
         known = _to_length(prompt.position_ids, T)  # [R, T]
         places = tf.where(new < 0, known, prompt.next_place[:, None] + new)  # [R, T]
-        types = self._last_types(prompt)
+        types = self.last_types(prompt)
         if types is not None:
             types = tf.where(new < 0, _to_length(prompt.token_type_ids, T), types)  # [R, T]
         read = {
@@ -88,20 +99,24 @@ class Reader:
             "position_ids": tf.minimum(places, self.model.config.n_positions - 1),  # [R, T]
             "token_type_ids": types,
         }
-        return self._scores(prompt, cur_len - 1, read)[0], ()
+        return self.scores(self.run(prompt, read), cur_len - 1), ()  # [R, V]
 
-    def _last_types(self, prompt: Prompt) -> Any:
+    def last_types(self, prompt: Prompt) -> Any:
         """Return the type of every new token, [R, 1]."""
         types = prompt.token_type_ids
         return None if types is None else tf.gather(types, [prompt.length - 1], axis=1)  # [R, 1]
 
-    def _scores(self, prompt: Prompt, at: Any, read: dict[str, Any]) -> tuple[Any, Any]:
-        """Return the scores at one position, [R, V], in float32 at least; and keys and values."""
+    def run(self, prompt: Prompt, read: dict[str, Any], **asked: bool) -> Any:
+        """Return what the body of the model gives for what is read."""
         given = {name: value for name, value in (read | prompt.passed_on).items() if value is not None}
-        output = self.model.transformer(**given, use_cache=self.use_cache, return_dict=True, training=False)
-        states = tf.gather(output.last_hidden_state, [at], axis=1)  # [R, 1, D]
-        scores = self.model.scored(states)[:, 0]  # [R, V]
-        return tf.cast(scores, score_dtype(scores.dtype)), output.past_key_values  # [R, V]
+        return self.model.transformer(
+            **given, **asked, use_cache=self.use_cache, return_dict=True, training=False
+        )
+
+    def scores(self, output: Any, at: Any) -> Any:
+        """Return the scores at one position, [R, V], in float32 at least."""
+        scores = self.model.scored(tf.gather(output.last_hidden_state, [at], axis=1))[:, 0]  # [R, V]
+        return tf.cast(scores, score_dtype(scores.dtype))  # [R, V]
 
 
 def _to_length(value: Any, length: int, filling: int = 0) -> Any:
