@@ -26,6 +26,7 @@ __all__ = [
     "encoder",
     "head_masks",
     "ids",
+    "indices",
     "inputs",
     "is_readable",
     "named",
@@ -120,6 +121,11 @@ def tensor(name: str, given: Any) -> tf.Tensor | None:
         and given.dtype != np.object_
     ):
         return tf.convert_to_tensor(given)
+    if isinstance(given, tf.RaggedTensor):
+        raise InputError(
+            f"{name} has rows of different lengths. Make them dense: {name}.to_tensor(), and the "
+            "attention_mask likewise; or give TFGPT2Tokenizer max_length and pad_token_id."
+        )
     raise InputError(
         f"{name} should be a tensor of TensorFlow or an array of NumPy, but it is a {type(given).__name__}. "
         "A tokenizer makes tensors with return_tensors='tf', and what it returns is handed over as "
@@ -174,7 +180,12 @@ def ids(name: str, given: tf.Tensor, size: int, size_name: str) -> tf.Tensor:
             if size_name == "vocab_size":
                 message += " Use this model's tokenizer, or resize the embeddings if tokens were added."
             raise InputError(message)
-    return given if given.dtype in (tf.int32, tf.int64) else tf.cast(given, tf.int32)  # [..., T]
+    return indices(given)  # [..., T]
+
+
+def indices(given: tf.Tensor) -> tf.Tensor:
+    """Return whole numbers in a dtype that every kernel takes."""
+    return given if given.dtype in (tf.int32, tf.int64) else tf.cast(given, tf.int64)  # [...]
 
 
 def rows(name: str, given: tf.Tensor, B: Any, T: Any) -> tf.Tensor:
@@ -203,6 +214,7 @@ def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any
             f"past_key_values should have the keys and values of {L} layers, but has {count}; give what a "
             "call of this model returned."
         )
+    lengths = set()
     for layer, states in enumerate(layers):
         both = isinstance(states, list | tuple) and len(states) == 2
         if not both and not (hasattr(states, "shape") and len(states.shape) == 5 and states.shape[0] == 2):
@@ -214,6 +226,14 @@ def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any
                 fits is None or _fits(size, fits) for size, fits in zip(shape, wanted, strict=True)
             ):
                 raise _past_error(layer, config, B, shape)
+            if not tf.as_dtype(each.dtype).is_floating:
+                raise _past_error(layer, config, B, f"{shape} of {tf.as_dtype(each.dtype).name}")
+            lengths.add(shape[2])
+    if len(lengths - {None}) > 1:
+        raise InputError(
+            f"past_key_values holds keys and values of different lengths, {sorted(lengths - {None})}. Give "
+            "what one call returned."
+        )
     places = sizes(tf.convert_to_tensor(pair(layers[0])[0]))[2]
     filled: Any = past_key_values.filled if fixed else None  # []
     return layers, places, int(filled) if is_readable(filled) else filled
@@ -241,6 +261,7 @@ def padding(attention_mask: tf.Tensor | None, shape: Sequence[Any], T: Any, leas
     """
     if attention_mask is None:
         return None
+    _check_shown("attention_mask", attention_mask)
     given = attention_mask.shape.as_list()
     leading, by_query = list(shape[:-1]), len(given) == len(shape) + 1
     axes = [*leading, T] if by_query else leading
@@ -308,6 +329,7 @@ def head_masks(
     H, L = config.n_head, config.n_layer
     if head_mask is None:
         return [None] * L
+    _check_numbers("head_mask", head_mask)
     left = {heads_of(config, layer) for layer in range(L)} | (set() if E is None else {H})
     widths = (1, H, *(left if len(left) == 1 else ()))
     keys = (1, S) if E is None or (isinstance(E, int) and E == S) else (1,)
@@ -344,6 +366,7 @@ def encoder(
     E = sizes(states)[1]
     states = tf.broadcast_to(states, [B, E, D])  # [B, E, D]
     if mask is not None:
+        _check_shown("encoder_attention_mask", mask)
         given = mask.shape.as_list()
         axes = {2: ((1, B), (E,)), 3: ((1, B), (1, T), (E,))}.get(len(given), ())
         if not axes or not all(_fits(size, fits) for size, fits in zip(given, axes, strict=True)):
@@ -367,6 +390,24 @@ def check_floating(name: str, given: tf.Tensor) -> None:
             f"{name} should hold floating-point numbers, but its dtype is {given.dtype.name}. Ids go into "
             "input_ids."
         )
+
+
+def _check_numbers(name: str, given: tf.Tensor) -> None:
+    """Refuse a mask that no number comes of."""
+    if not (given.dtype.is_floating or given.dtype.is_integer or given.dtype.is_bool):
+        raise InputError(f"{name} should hold numbers, but its dtype is {given.dtype.name}.")
+
+
+def _check_shown(name: str, mask: tf.Tensor) -> None:
+    """Refuse a mask that says anything but to see and not to see, if it can be looked at."""
+    _check_numbers(name, mask)
+    if is_readable(mask):
+        values = mask.numpy()  # [*, S]
+        others = values[(values != 0) & (values != 1)]
+        if others.size:
+            raise InputError(
+                f"{name} should hold 1 (to see) and 0 (padding), but it holds {float(others[0]):g}."
+            )
 
 
 def _fits(size: Any, wanted: Sequence[Any]) -> bool:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
-from gpt2kit.tensorflow.layers import TFLinear
+from gpt2kit.tensorflow.table import TFLinear, nan_outside, sizes
 
 __all__ = ["TFSequenceSummary"]
 
@@ -89,4 +89,5 @@ class TFSequenceSummary(keras.layers.Layer):
             return tf.reduce_mean(hidden_states, axis=-2)  # [*, D]
         if self.summary_type == "last" or cls_index is None:
             return hidden_states[..., -1, :]  # [*, D]
-        return tf.gather(hidden_states, cls_index, axis=-2, batch_dims=cls_index.shape.rank)  # [*, D]
+        found = tf.gather(hidden_states, cls_index, axis=-2, batch_dims=cls_index.shape.rank)  # [*, D]
+        return nan_outside(found, cls_index, sizes(hidden_states)[-2])  # [*, D]

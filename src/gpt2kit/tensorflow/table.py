@@ -5,23 +5,21 @@ Dimensions: B batch, T positions, D n_embd, V vocabulary, N labels (docs/shapes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-__all__ = ["TFEmbedding", "TFLinear", "normal", "replace_variables", "sizes"]
+from gpt2kit.tensorflow.fresh import normal
+
+__all__ = ["TFEmbedding", "TFLinear", "nan_outside", "normal", "replace_variables", "sizes"]
 
 
 def sizes(tensor: tf.Tensor) -> list[Any]:
     """Return the sizes of a tensor: numbers where they are known, else scalars of the graph."""
     static, dynamic = tensor.shape.as_list(), tf.shape(tensor)  # [rank]
     return [dynamic[axis] if size is None else size for axis, size in enumerate(static)]
-
-
-def normal(deviation: float) -> Any:
-    """Return what fresh weights are drawn by."""
-    return keras.initializers.RandomNormal(stddev=deviation)
 
 
 class TFEmbedding(keras.layers.Layer):
@@ -48,8 +46,9 @@ class TFEmbedding(keras.layers.Layer):
         self.weight = self.add_weight(name="weight", shape=shape, initializer=drawn)  # [V, D]
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        """Return the vectors of ids."""
-        return tf.cast(tf.gather(tf.convert_to_tensor(self.weight), ids), self.compute_dtype)  # [..., D]
+        """Return the vectors of ids, and NaN for an id outside the table."""
+        found = tf.gather(tf.convert_to_tensor(self.weight), ids)  # [..., D]
+        return nan_outside(tf.cast(found, self.compute_dtype), ids, self.count)  # [..., D]
 
     @property
     def embeddings(self) -> Any:
@@ -130,6 +129,20 @@ def replace_variables(layer: Any, **values: tf.Tensor) -> None:
 def _is(value: tf.Tensor) -> Any:
     """Return an initializer that gives this very value."""
     return lambda shape, dtype: tf.cast(value, dtype)
+
+
+def nan_outside(found: tf.Tensor, ids: tf.Tensor, count: Any) -> tf.Tensor:
+    """Return what was looked up, and NaN in its place where an id is none of 0 to count - 1.
+
+    The gather of XLA takes the nearest row there, that of a GPU zeros, without a word; that of the CPU fails.
+
+    Args:
+        found: Vectors, [..., D].
+        ids: By which they were found, [...].
+        count: Rows of the table.
+    """
+    outside = tf.logical_or(ids < 0, ids >= tf.cast(count, ids.dtype))  # [...]
+    return tf.where(outside[..., None], tf.constant(math.nan, found.dtype), found)  # [..., D]
 
 
 def scores_of_rows(query: tf.Tensor, rows: Any, dtype: str) -> tf.Tensor:

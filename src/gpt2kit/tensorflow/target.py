@@ -110,7 +110,7 @@ def _whole(name: str, labels: Any, shape: Sequence[Any]) -> tf.Tensor:
             f"{name} should hold whole numbers, but its dtype is {labels.dtype.name}. Convert it with "
             "tf.cast(..., tf.int32) if that is what it holds."
         )
-    return _shaped(name, labels, shape)
+    return _shaped(name, arguments.indices(labels), shape)
 
 
 def _shaped(name: str, labels: tf.Tensor, shape: Sequence[Any]) -> tf.Tensor:

@@ -35,6 +35,12 @@ def crossed() -> Any:
     return TFDriver().build(config, random_checkpoint(config), "float32")
 
 
+@pytest.fixture(scope="module")
+def program(model: Any) -> Any:
+    """Make a program of a call, compiled by XLA."""
+    return tf.function(lambda **given: model(given).logits, jit_compile=True)
+
+
 def same(mine: Any, other: Any) -> None:
     """See that two calls computed the same, number by number."""
     assert bool(tf.reduce_all(mine.logits == other.logits))
@@ -59,6 +65,28 @@ def test_whole_numbers_may_be_of_any_width(model: Any, dtype: str) -> None:
     wanted = model(IDS, attention_mask=MASK)
     same(model(IDS.astype(dtype), attention_mask=MASK.astype(dtype)), wanted)
     same(model(tf.constant(IDS, dtype), attention_mask=tf.constant(MASK, tf.float32)), wanted)
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), -1e9])
+def test_a_mask_of_other_numbers_than_one_and_zero_is_refused(model: Any, crossed: Any, value: float) -> None:
+    mask = np.where(MASK == 0, value, 1)
+    with pytest.raises(InputError, match=r"^attention_mask should hold 1 .* and 0 .*, but it holds "):
+        model(IDS, attention_mask=mask)
+    seen = np.full((B, E), value)
+    with pytest.raises(InputError, match=r"encoder_attention_mask should hold 1 .* but it holds "):
+        crossed(IDS, encoder_hidden_states=STATES, encoder_attention_mask=seen)
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "head_mask"])
+def test_a_mask_of_strings_is_refused(model: Any, name: str) -> None:
+    mask = np.full((B, T) if name == "attention_mask" else (3,), "1")
+    with pytest.raises(InputError, match=f"{name} should hold numbers, but its dtype is string"):
+        model(IDS, **{name: mask})
+
+
+def test_ragged_rows_are_refused_with_the_way_to_dense_ones(model: Any) -> None:
+    with pytest.raises(InputError, match=r"input_ids has rows of different lengths.*to_tensor"):
+        model(tf.ragged.constant([[2, 3], [5]]))
 
 
 def test_booleans_make_a_mask(model: Any) -> None:
@@ -118,6 +146,26 @@ def test_more_positions_than_the_model_has_are_refused_in_graphs_too(model: Any)
         model(ids[:, :5], past_key_values=past)
 
 
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [
+        ("input_ids", 101),
+        ("input_ids", -1),
+        ("token_type_ids", 101),
+        ("position_ids", 13),
+        ("position_ids", -1),
+    ],
+)
+def test_what_is_outside_a_table_is_nan_in_a_compiled_program(program: Any, name: str, outside: int) -> None:
+    given = {"input_ids": IDS, "token_type_ids": TYPES, "position_ids": np.tile(np.arange(T), (B, 1))}
+    given[name] = given[name].copy()
+    assert np.isfinite(program(**given)).all()
+    given[name][1, 3] = outside
+    found = np.isnan(program(**given))
+    assert not found[0].any()
+    assert found[1].all()  # of the whole row: where a weight is 0, NaN stays NaN
+
+
 def test_padding_beyond_the_positions_of_the_model_costs_none(model: Any) -> None:
     ids, mask = np.zeros((1, 17), np.int32), np.zeros((1, 17), np.int32)
     ids[0, 13:], mask[0, 13:] = IDS[0, :4], 1
@@ -170,6 +218,9 @@ def test_a_mask_without_the_past_is_refused(model: Any) -> None:
         lambda past: tuple(layer[:, :1] for layer in past),
         lambda past: tuple(layer[:1] for layer in past),
         lambda past: tuple(layer[..., :7] for layer in past),
+        lambda past: tuple(tf.cast(layer, tf.int32) for layer in past),
+        lambda past: (past[0], past[1][..., 1:, :], past[2]),
+        lambda past: ((past[0][0], past[0][1][..., 1:, :]), *past[1:]),
         lambda past: FixedCache(past[:1], tf.constant(3)),
     ],
 )

@@ -83,6 +83,16 @@ def test_only_the_last_logits_are_made_on_request(language: Any) -> None:
             language(IDS, **given)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "uint32", "uint64", "int64"])
+def test_labels_may_be_whole_numbers_of_any_width(language: Any, classifier: Any, dtype: str) -> None:
+    wanted = language(IDS, labels=IDS).loss
+    np.testing.assert_array_equal(language(IDS, labels=IDS.astype(dtype)).loss, wanted)
+    classes = np.array([6, 0])
+    wanted = classifier(IDS, attention_mask=MASK, labels=classes).loss
+    found = classifier(IDS, attention_mask=MASK, labels=classes.astype(dtype)).loss
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
@@ -136,6 +146,17 @@ def test_choices_of_any_number_in_one_graph(double: Any) -> None:
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "mc_token_ids": places}
         np.testing.assert_allclose(program(given), double(given).mc_logits, atol=1e-4)
     assert double(double.dummy_inputs).mc_logits.shape == (1, 1)
+
+
+def test_a_place_beyond_the_sequence_is_nan_in_a_compiled_program(double: Any) -> None:
+    program = tf.function(lambda **given: double(given).mc_logits, jit_compile=True)
+    places = np.array([[4, 2], [1, 3]])
+    found = program(input_ids=CHOICES, mc_token_ids=places)
+    np.testing.assert_allclose(found, double(CHOICES, mc_token_ids=places).mc_logits, atol=1e-4)
+    for outside in (T, -1):
+        places[1, 0] = outside
+        found = program(input_ids=CHOICES, mc_token_ids=places)
+        assert np.isnan(found).tolist() == [[False, False], [True, False]]
 
 
 def test_a_place_that_is_not_read_is_told_of(caplog: Any) -> None:
