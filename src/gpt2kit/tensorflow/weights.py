@@ -17,14 +17,16 @@ import tensorflow as tf
 
 from gpt2kit.checkpoint.check import LoadReport, check_tied, compare, refuse_missing, take_tied
 from gpt2kit.checkpoint.formats import RawTensor
+from gpt2kit.checkpoint.formats.tensor_file import DTYPES
 from gpt2kit.checkpoint.layout import BASE_PREFIX, HEADS, Head, TensorSpec, tensor_specs
-from gpt2kit.checkpoint.read import SAFETENSORS_NAME, TF_NAME, Checkpoint, Format, open_checkpoint
-from gpt2kit.checkpoint.write import save_safetensors, save_tf
+from gpt2kit.checkpoint.read import TF_NAME, Checkpoint, Format, open_checkpoint
+from gpt2kit.checkpoint.write import refuse_shadowed, save_safetensors, save_tf
 from gpt2kit.config import GPT2Config
 from gpt2kit.config.base import CONFIG_NAME
 from gpt2kit.errors import CheckpointError, InputError
 from gpt2kit.generation import GENERATION_CONFIG_NAME, GenerationConfig
 from gpt2kit.hub import HubOptions, locate_optional
+from gpt2kit.tensorflow.fresh import draw_missing, loading
 
 __all__ = ["fill", "load_model", "save_model", "table_of"]
 
@@ -35,6 +37,14 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "from_tf": ("tensorflow",),
     "from_flax": ("flax",),
 }
+# How a format is asked for that was not looked for.
+_ASKED_BY: dict[Format, str] = {
+    "safetensors": "leave out from_tf and from_flax",
+    "pytorch": "pass from_pt=True",
+    "flax": "pass from_flax=True",
+    "tensorflow": "leave out from_pt and from_flax",
+}
+_ALIGNMENT = 64  # of memory that TensorFlow computes in
 # What is taken and cannot be honoured: argument -> the values that ask for nothing, and the way out.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "load_weight_prefix": ((None,), "it names parts of models that are made of two, and there are none here"),
@@ -70,9 +80,12 @@ def load_model(
     assert isinstance(config, GPT2Config)
     if kwargs and cls.__init__.__qualname__.startswith("TFGPT2"):  # a subclass may take more
         raise TypeError(f"{cls.__name__}.from_pretrained got the unknown keyword {min(kwargs)!r}.")
-    with open_checkpoint(name_or_path, options, formats=formats) as source:
-        model = cls(config, *model_args, **own, **kwargs)
+    with open_checkpoint(name_or_path, options, formats=formats, asked_by=_ASKED_BY) as source:
+        with loading():
+            model = cls(config, *model_args, **own, **kwargs)
         report = fill(model, source, ignore_mismatched_sizes, allow_missing=with_info)
+    variables = table_of(model)[1]
+    draw_missing(model, {id(variables[name]) for name in report.found})
     report.log(cls.__name__, str(name_or_path), [f"TF{name}" for name in config.architectures or ()])
     if model.can_generate():
         model.generation_config = _generation_config(config, name_or_path, options)
@@ -102,12 +115,12 @@ def _formats(kwargs: dict[str, Any]) -> tuple[Format, ...]:
 def fill(
     model: Any, source: Checkpoint, ignore_mismatched_sizes: bool = False, allow_missing: bool = False
 ) -> LoadReport:
-    """Read the weights of a model, one after the other; what is missing stays as it was drawn.
+    """Read the weights of a model, one after the other; what is missing stays as it is.
 
     Args:
         model: Whose weights are set.
         source: Where they are.
-        ignore_mismatched_sizes: Leave what has another shape as it was drawn.
+        ignore_mismatched_sizes: Leave what has another shape as it is.
         allow_missing: Leave what is missing even in the body.
 
     Raises:
@@ -136,8 +149,20 @@ def fill(
                 f"The tensor {spelling} is of dtype {stored}, and weights are {', '.join(_DTYPES.values())}. "
                 "Use a file of floating-point weights."
             )
-        variables[name].assign(source.numpy(spelling))
+        variables[name].assign(_read(source, spelling))
     return report
+
+
+def _read(source: Checkpoint, name: str) -> Any:
+    """Read a tensor into memory that a variable takes over, where TensorFlow has its dtype."""
+    stored = source[name]
+    if stored.dtype == "BF16" or not stored.nbytes:
+        return source.numpy(name)
+    room = np.empty(stored.nbytes + _ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % _ALIGNMENT
+    values = room[begin : begin + stored.nbytes].view(DTYPES[stored.dtype].numpy).reshape(stored.shape)
+    source.read_into(name, values)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())  # as stored; tf.constant copies twice
 
 
 def table_of(model: Any) -> tuple[list[TensorSpec], dict[str, Any]]:
@@ -204,7 +229,8 @@ def save_model(
     folder = Path(save_directory)
     if folder.is_file():
         raise InputError(f"{folder} is a file; save_pretrained needs a folder. Pass another name.")
-    _refuse_shadowed(folder, safe_serialization)
+    if not safe_serialization:
+        refuse_shadowed(folder, TF_NAME)
     _, variables = table_of(model)
     config = model.config
     config.torch_dtype = dtype or model.transformer.wte.weight.dtype
@@ -234,13 +260,3 @@ def _raw(name: str, variable: Any, dtype: str) -> RawTensor:
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
     return RawTensor(_DTYPES[dtype], tuple(variable.shape), data)
-
-
-def _refuse_shadowed(folder: Path, safe_serialization: bool) -> None:
-    """Refuse to write a tf_model.h5 beside safetensors that would be read in its place."""
-    older = (SAFETENSORS_NAME, f"{SAFETENSORS_NAME}.index.json")
-    if not safe_serialization and any((folder / name).exists() for name in older):
-        raise InputError(
-            f"{folder} holds {SAFETENSORS_NAME}, which would be read in place of the {TF_NAME} to be "
-            "written. Remove it first, or save to another folder."
-        )

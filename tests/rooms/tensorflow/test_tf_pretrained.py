@@ -152,6 +152,36 @@ def test_a_head_starts_afresh_and_that_is_told(folder: Path, caplog: pytest.LogC
     assert float(tf.math.reduce_std(model.score.weight)) > 0
 
 
+def test_what_a_file_lacks_is_drawn_as_gpt2_draws_it_and_nothing_else_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    class Watched(tf.keras.initializers.RandomNormal):
+        def __call__(self, shape: Any, dtype: Any = None) -> Any:
+            drawn.append((self.stddev, tuple(shape)))
+            return super().__call__(shape, dtype)
+
+    monkeypatch.setattr("keras.initializers.RandomNormal", Watched)
+    TFGPT2LMHeadModel.from_pretrained(folder)
+    assert drawn == []
+    weights = random_checkpoint(GPT2Config.from_pretrained(folder))
+    lacked = {
+        "wte.weight": 0.5,
+        "h.1.attn.c_attn.weight": 0.5,
+        "h.2.mlp.c_proj.weight": 0.5 / np.sqrt(2 * tiny_config().n_layer),
+    }
+    save_safetensors(folder, {name: weights[name] for name in weights if name[12:] not in lacked})
+    model, info = TFGPT2Model.from_pretrained(folder, initializer_range=0.5, output_loading_info=True)
+    assert set(info["missing_keys"]) == lacked.keys()
+    found = values_of(model)
+    assert sorted(drawn) == sorted((lacked[name], found[name].shape) for name in lacked)
+    for name, deviation in lacked.items():
+        np.testing.assert_allclose(found[name].std(), deviation, rtol=0.15)
+    for name in found.keys() - lacked.keys():
+        np.testing.assert_array_equal(found[name], weights[f"transformer.{name}"])
+
+
 def test_a_file_without_a_weight_of_the_body_is_refused(folder: Path) -> None:
     weights = random_checkpoint(GPT2Config.from_pretrained(folder))
     del weights["transformer.h.1.mlp.c_fc.bias"]
@@ -205,6 +235,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "state_dict": ({"state_dict": {}}, InputError, "cannot honour state_dict"),
     "two files": ({"from_tf": True, "from_flax": True}, InputError, "ask for two files"),
     "a misspelt name": ({"from_ptt": True}, TypeError, "unknown keyword 'from_ptt'"),
+    "safetensors alone": (
+        {"from_flax": True},
+        HubError,
+        r"It has model\.safetensors: leave out from_tf and from_flax",
+    ),
     "another format": ({"from_tf": True}, HubError, r"looked for tf_model\.h5, tf_model\.h5\.index"),
 }
 
