@@ -21,6 +21,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
 from gpt2kit.tensorflow.cache import heads_of, pair, write
+from gpt2kit.tensorflow.dropout import TFDropout
 from gpt2kit.tensorflow.mask import hide_later, padding_bias, score_dtype
 from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, normal, replace_variables, sizes
 
@@ -147,8 +148,8 @@ class TFAttention(keras.layers.Layer):
             self.c_attn = TFConv1D(3 * width, nx, deviation, name="c_attn", **kind)
         residual = deviation / math.sqrt(2 * config.n_layer)
         self.c_proj = TFConv1D(nx, width, residual, name="c_proj", **kind)
-        self.attn_dropout = keras.layers.Dropout(config.attn_pdrop, name="attn_dropout", **kind)
-        self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, name="resid_dropout", **kind)
+        self.attn_dropout = TFDropout(config.attn_pdrop, name="attn_dropout", **kind)
+        self.resid_dropout = TFDropout(config.resid_pdrop, name="resid_dropout", **kind)
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts."""
@@ -284,7 +285,7 @@ class TFMLP(keras.layers.Layer):
         self.c_fc = TFConv1D(n_state, D, deviation, name="c_fc", **kind)
         self.c_proj = TFConv1D(D, n_state, deviation / math.sqrt(2 * config.n_layer), name="c_proj", **kind)
         self.act = ACTIVATIONS[config.activation_function]
-        self.dropout = keras.layers.Dropout(config.resid_pdrop, name="dropout", **kind)
+        self.dropout = TFDropout(config.resid_pdrop, name="dropout", **kind)
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of the parts."""

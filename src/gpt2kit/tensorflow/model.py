@@ -16,6 +16,8 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.tensorflow import arguments
 from gpt2kit.tensorflow.cache import FixedCache
+from gpt2kit.tensorflow.checkpointing import recomputed
+from gpt2kit.tensorflow.dropout import TFDropout
 from gpt2kit.tensorflow.layers import TFBlock, TFEmbedding, TFLayerNorm, sizes
 from gpt2kit.tensorflow.outputs import TFBaseModelOutputWithPastAndCrossAttentions
 from gpt2kit.tensorflow.pretrained import TFGPT2PreTrainedModel
@@ -69,12 +71,14 @@ class TFGPT2MainLayer(keras.layers.Layer):
         D, deviation, kind = config.n_embd, config.initializer_range, {"dtype": self.dtype_policy}
         self.wte = TFEmbedding(config.vocab_size, D, deviation, name="wte", **kind)
         self.wpe = TFEmbedding(config.n_positions, D, deviation, name="wpe", **kind)
-        self.drop = keras.layers.Dropout(config.embd_pdrop, name="drop", **kind)
+        self.drop = TFDropout(config.embd_pdrop, name="drop", **kind)
         self.h = [
             TFBlock(config, scale=True, layer_idx=layer, name=f"h_._{layer}", **kind)
             for layer in range(config.n_layer)
         ]
         self.ln_f = TFLayerNorm(D, config.layer_norm_epsilon, name="ln_f", **kind)
+        # A state from now on, which is not saved; as in 4.34's PyTorch classes.
+        self.gradient_checkpointing = bool(vars(config).pop("gradient_checkpointing", False))
 
     def get_input_embeddings(self) -> TFEmbedding:
         """Return the layer of token embeddings."""
@@ -134,7 +138,8 @@ class TFGPT2MainLayer(keras.layers.Layer):
         cross_attentions: list[tf.Tensor] = []
         for layer, block in enumerate(self.h):
             all_states.append(hidden_states)
-            hidden_states, present, *weights = block(
+            run = recomputed(block) if self.gradient_checkpointing and training else block
+            hidden_states, present, *weights = run(
                 hidden_states,
                 layer_past=call.pasts[layer],
                 attention_mask=call.mask,

@@ -16,6 +16,7 @@ from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow.checkpointing import CheckpointingMixin
 from gpt2kit.tensorflow.dataset import DatasetMixin
 from gpt2kit.tensorflow.fit import FitMixin
 from gpt2kit.tensorflow.saving import SavingMixin
@@ -26,7 +27,9 @@ __all__ = ["TFGPT2PreTrainedModel"]
 _logger = logging.getLogger(__name__)
 
 
-class TFGPT2PreTrainedModel(SavingMixin, SurgeryMixin, DatasetMixin, FitMixin, keras.Model):
+class TFGPT2PreTrainedModel(
+    SavingMixin, SurgeryMixin, CheckpointingMixin, DatasetMixin, FitMixin, keras.Model
+):
     """Base of the TensorFlow models: a Keras model with a configuration, whose weights are there at once.
 
     Args:
