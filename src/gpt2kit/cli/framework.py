@@ -66,6 +66,7 @@ ROOMS: dict[Framework, Room] = {
         "TensorFlow",
         ("tensorflow",),
         {
+            "TF_CPP_MIN_LOG_LEVEL": "3",  # as above
             "KERAS_BACKEND": "tensorflow",  # whatever the user's keras.json says
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # take of a GPU what one text needs, not all of it
         },

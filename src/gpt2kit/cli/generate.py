@@ -57,7 +57,7 @@ def generate(
         typer.Option(min=0, max=2**32 - 1, help="The same seed draws the same text.", show_default="random"),
     ] = None,
     framework: Annotated[
-        Framework, typer.Option(help="What computes: torch (PyTorch) or flax (JAX).")
+        Framework, typer.Option(help="What computes: torch (PyTorch), flax (JAX) or tensorflow.")
     ] = Framework.torch,
     device: Annotated[
         str,
@@ -89,7 +89,7 @@ def generate(
 
     gpt2kit generate "To be" --model gpt2-xl --assistant-model gpt2
 
-    gpt2kit generate "To be" --framework flax
+    gpt2kit generate "To be" --framework tensorflow
     """
     text = read_prompt(prompt, file)
     if text is None:

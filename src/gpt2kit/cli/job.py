@@ -58,9 +58,8 @@ class Runner(Protocol):
     def generation_config(self) -> GenerationConfig:
         """The model's own options."""
 
-    @property
-    def streams(self) -> bool:
-        """Whether tokens come one after the other, or all at once."""
+    def streams(self, plan: GenerationPlan) -> bool:
+        """Tell whether the tokens of a plan come one after the other, or all at once."""
 
     @property
     def assisted(self) -> bool:

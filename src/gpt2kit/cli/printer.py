@@ -35,13 +35,21 @@ class Clock(BaseStreamer):
 
 
 class Printer(TextStreamer):
-    """Write the new text to stdout as it is made."""
+    """Write a text to stdout as it is made, from its prompt on: what is refused leaves stdout empty."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, prompt: str = "") -> None:
         super().__init__(
             tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        self.at_line_start = False
+        self.prompt = prompt
+        self.at_line_start = True
+
+    def put(self, value: Any) -> None:
+        """Write the prompt in its own words, then what is new."""
+        if self.next_tokens_are_prompt:
+            self.at_line_start = False
+            write(self.prompt)
+        super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Write what can no longer change."""

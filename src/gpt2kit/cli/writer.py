@@ -166,7 +166,7 @@ class Writer:
     def write_text(self, job: Job, *, echo: bool) -> None:
         """Write one text as it is made, or whole ones one after the other."""
         count = job.config.num_return_sequences
-        if count == 1 and job.plan.beams is None and self.runner.streams:
+        if count == 1 and self.runner.streams(job.plan):
             result = self.stream(job, echo)
         else:
             result = self.go_on(job)
@@ -177,9 +177,7 @@ class Writer:
 
     def stream(self, job: Job, echo: bool) -> Result:
         """Write a text as it is made, and end its line also where Ctrl-C ends the text."""
-        if echo:
-            write(job.prompt)
-        printer = Printer(self.tokenizer)
+        printer = Printer(self.tokenizer, job.prompt if echo else "")
         try:
             return self.go_on(job, printer)
         except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 __all__ = ["start_quietly", "without_log"]
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_TALKATIVE = ("0", "1")  # what one sets in order to see messages or warnings
 # A line of the log begins with its level, month and day; one has a second line, one tells of the rest.
 _LOG = re.compile(
     rb"^(?:[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
@@ -27,24 +28,29 @@ _LOG = re.compile(
 def start_quietly() -> None:
     """Import TensorFlow and look for its devices, without the messages that both write.
 
-    Whoever has imported TensorFlow before, or has set TF_CPP_MIN_LOG_LEVEL, has decided for himself: then
-    nothing is kept off.
+    Whoever has imported TensorFlow before, or has set TF_CPP_MIN_LOG_LEVEL to 0 or 1, has decided for
+    himself: then nothing is kept off. A higher level stays, and is heeded from the first line on.
 
     Raises:
         ModuleNotFoundError: TensorFlow is not installed.
     """
-    if "tensorflow" in sys.modules or _LEVEL in os.environ:
+    level = os.environ.get(_LEVEL)
+    if "tensorflow" in sys.modules or level in _TALKATIVE:
         import tensorflow  # noqa: F401
 
         return
-    os.environ[_LEVEL] = "2"  # messages and warnings, for good: it is read once; errors are still written
+    # Messages and warnings are left out for good, because it is read once; errors are still written.
+    os.environ[_LEVEL] = level or "2"
     try:
         with _second_file_aside():
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # without a GPU this logs an error, now or at the first tensor
     finally:
-        del os.environ[_LEVEL]
+        if level is None:
+            del os.environ[_LEVEL]
+        else:
+            os.environ[_LEVEL] = level
 
 
 def without_log(text: bytes) -> bytes:

@@ -17,17 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2kit.checkpoint.read import BIN_NAME
+from gpt2kit.checkpoint.read import BIN_NAME, TF_NAME
 from gpt2kit.cli.flax.device import choose_device
-from gpt2kit.cli.flax.interrupt import interruptible
 from gpt2kit.cli.flax.programs import Stopwatch, dropping_broken, open_cache
+from gpt2kit.cli.interrupt import interruptible
 from gpt2kit.cli.job import Job, Result
+from gpt2kit.cli.refusal import refusals_of_the_command
 from gpt2kit.cli.weights import open_any
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
 from gpt2kit.flax import FlaxGPT2LMHeadModel
 from gpt2kit.flax.generation.parts import ELSEWHERE
-from gpt2kit.generation import BaseStreamer, GenerationConfig
+from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan
 
 __all__ = ["FlaxRunner", "load"]
 
@@ -50,8 +51,7 @@ class FlaxRunner:
         config: GenerationConfig = self.model.generation_config
         return config
 
-    @property
-    def streams(self) -> bool:
+    def streams(self, plan: GenerationPlan) -> bool:
         """All tokens come at once."""
         return False
 
@@ -86,7 +86,7 @@ class FlaxRunner:
             scores = np.asarray(output.scores).tolist() if with_scores else None
             return np.asarray(output.sequences).tolist(), scores
 
-        with watch.running(), dropping_broken(), refusals_of_the_command():
+        with watch.running(), dropping_broken(), refusals_of_the_command("Flax", ELSEWHERE):
             rows, scores = interruptible(generate)
         texts = [row[len(job.ids) :] for row in rows]
         seconds = time.perf_counter() - start - watch.seconds
@@ -112,27 +112,13 @@ def load(name: str, *, revision: str, device: str, dtype: str, assistant: str | 
             opened = functools.partial(
                 FlaxGPT2LMHeadModel.from_pretrained, name, revision=revision, dtype=kind
             )
-            model = open_any(opened, name, revision, BIN_NAME, "from_pt")
+            model = open_any(opened, name, revision, {BIN_NAME: "from_pt", TF_NAME: "from_tf"})
         params = model.params
         if any(leaf.dtype != kind for leaf in jax.tree.leaves(params)):
             cast = {"float32": model.to_fp32, "bfloat16": model.to_bf16, "float16": model.to_fp16}[dtype]
             params = jax.jit(cast)(params)  # one program, where each shape would be one
         model.params = jax.device_put(params, target)
     return FlaxRunner(model)
-
-
-@contextmanager
-def refusals_of_the_command() -> Iterator[None]:
-    """Let what the room refuses name the way out that the command has."""
-    try:
-        yield
-    except InputError as error:
-        said = str(error)
-        if said.startswith("In the Flax room"):
-            way_out = "--framework torch does it"
-            said = said.replace(ELSEWHERE, way_out) if ELSEWHERE in said else f"{said} Or: {way_out}."
-            error.args = (said,)
-        raise
 
 
 @contextmanager

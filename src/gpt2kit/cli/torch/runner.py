@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from gpt2kit.checkpoint.read import FLAX_NAME
+from gpt2kit.checkpoint.read import FLAX_NAME, TF_NAME
 from gpt2kit.cli.job import Job, Result
 from gpt2kit.cli.printer import Clock
 from gpt2kit.cli.weights import open_any
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.generation import BaseStreamer, GenerationConfig
+from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationPlan
 from gpt2kit.torch import GPT2LMHeadModel, set_seed
 from gpt2kit.torch.generation.draft import check_assistant
 
@@ -45,10 +45,9 @@ class TorchRunner:
         """The model's own options."""
         return self.model.generation_config
 
-    @property
-    def streams(self) -> bool:
-        """Tokens come one after the other."""
-        return True
+    def streams(self, plan: GenerationPlan) -> bool:
+        """Tokens come one after the other, but no token of a beam is sure before the end."""
+        return plan.beams is None
 
     @property
     def assisted(self) -> bool:
@@ -76,7 +75,7 @@ class TorchRunner:
             prompt,
             attention_mask=torch.ones_like(prompt),  # [B, T]
             generation_config=job.config,
-            streamer=clock if job.plan.beams is None else None,  # no token of a beam is sure
+            streamer=clock if self.streams(job.plan) else None,
             tokenizer=tokenizer,  # for stop strings
             assistant_model=self.assistant,
             negative_prompt_ids=None if negative is None else negative.to(prompt.device),
@@ -107,7 +106,7 @@ def load(name: str, *, revision: str, device: str, dtype: str, assistant: str | 
 def open_model(name: str, revision: str, dtype: torch.dtype) -> GPT2LMHeadModel:
     """Load a folder or a hub name, in whichever format its weights are."""
     load = functools.partial(GPT2LMHeadModel.from_pretrained, name, revision=revision, torch_dtype=dtype)
-    model: GPT2LMHeadModel = open_any(load, name, revision, FLAX_NAME, "from_flax")
+    model: GPT2LMHeadModel = open_any(load, name, revision, {FLAX_NAME: "from_flax", TF_NAME: "from_tf"})
     return model
 
 

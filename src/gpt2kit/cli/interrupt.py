@@ -1,9 +1,9 @@
-"""Ctrl-C while XLA compiles or computes.
+"""Ctrl-C while one call into C++ compiles or computes.
 
-Both happen inside one call into C++, and Python hears no signal until it returns: seconds for a compilation,
-minutes for a long text. So the call runs in a thread of its own, and the main thread listens. What has
-started cannot be stopped, and Python's own way of ending waits for it or aborts in it; so a process that is
-interrupted ends at once, when all that has to be put in order has been.
+Python hears no signal until such a call returns: seconds for a compilation by XLA, minutes for a long text.
+So the call runs in a thread of its own, and the main thread listens. What has started cannot be stopped, and
+Python's own way of ending waits for it or aborts in it; so a process that is interrupted ends at once, when
+all that has to be put in order has been.
 """
 
 from __future__ import annotations
