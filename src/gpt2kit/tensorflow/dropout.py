@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,13 +22,13 @@ class TFDropout(keras.layers.Dropout):
 
     Args:
         rate: Which part is set to zero.
-        **kwargs: seed, name and dtype, as of Keras' own.
+        seed: Decides the masks. By default drawn from Python's random numbers, as Keras does, but at any rate,
+            so that what else is drawn from them does not depend on it.
+        **kwargs: name and dtype, as of Keras' own.
     """
 
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        super().__init__(rate, **kwargs)
-        if rate == 0:  # Keras makes none; whatever else is drawn shall not depend on the rate
-            self.seed_generator = keras.random.SeedGenerator(self.seed)
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, seed=random.randint(1, 10**9) if seed is None else seed, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Return the numbers that stay, and zeros."""
