@@ -140,7 +140,7 @@ def test_sampled_beams_are_the_same_compiled(model: TFGPT2LMHeadModel):
     assert texts(model, **drawn, jit_compile=True) == found
     output = model.generate(IDS, **OPTIONS, num_beams=2, return_dict_in_generate=True)
     assert type(output) is TFBeamSearchDecoderOnlyOutput
-    assert list(output) == ["sequences"]
+    assert list(output) == ["sequences", "sequences_scores", "beam_indices"]
 
 
 def test_a_copy_has_programs_of_its_own(model: TFGPT2LMHeadModel):
@@ -160,7 +160,7 @@ def test_a_copy_has_programs_of_its_own(model: TFGPT2LMHeadModel):
         ({"max_time": 1.0}, r"`max_time`.*max_new_tokens"),
         ({"stop_strings": ["a"]}, r"`stop_strings`.*eos_token_id"),
         ({"dola_layers": "low"}, r"`dola_layers`"),
-        ({"streamer": object()}, r"`streamer` cannot be followed"),
+        ({"streamer": object()}, r"A streamer has to have put\(\) and end\(\)"),
         ({"no_such_option": 1}, r"not used by the model: \['no_such_option'\]"),
         ({"seed": 7}, r"seed has to be two integers"),
         ({"jit_compile": 1}, r"jit_compile has to be True or False"),

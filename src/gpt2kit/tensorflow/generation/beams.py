@@ -70,9 +70,7 @@ def beam_search(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan, c
         return sequences
     kind = TFBeamSampleDecoderOnlyOutput if how.sampled else TFBeamSearchDecoderOnlyOutput
     best = tf.reshape(found.scores[:, : plan.returns], (-1,))  # [B * returns]
-    if how.record.scores is None:
-        return kind(sequences=sequences, sequences_scores=best)
-    scores = tuple(how.record.scores)
+    scores = None if how.record.scores is None else tuple(how.record.scores)
     return kind(sequences=sequences, sequences_scores=best, scores=scores, beam_indices=rows)
 
 

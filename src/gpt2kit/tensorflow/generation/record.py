@@ -67,7 +67,7 @@ class TFBeamSearchDecoderOnlyOutput(ModelOutput):
         sequences_scores: Log-probability of each, divided by length ** length_penalty.
         scores: For each new token log-probabilities of every beam, after all rules, [B*W, V] each.
         beam_indices: For each new token the row of `scores` that it was chosen from, then -1, in the shape
-            of the sequences; with `output_scores`.
+            of the sequences.
         attentions: For each new token and each layer; None in this room.
         hidden_states: For each new token, embeddings and each layer; None in this room.
     """
