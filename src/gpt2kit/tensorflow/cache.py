@@ -12,10 +12,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from gpt2kit.config import GPT2Config
+from gpt2kit.tensorflow.xla import inside_xla
 
-__all__ = ["FixedCache", "heads_of", "pair", "write"]
+__all__ = ["FixedCache", "heads_of", "merged", "pair", "parted", "write"]
+
+Layers = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 
 
 class FixedCache(NamedTuple):
@@ -26,7 +30,7 @@ class FixedCache(NamedTuple):
         filled: How many places are filled, a scalar tensor; Keras lets no numbers stand beside tensors.
     """
 
-    layers: tuple[tuple[tf.Tensor, tf.Tensor], ...]
+    layers: Layers
     filled: Any
 
 
@@ -43,8 +47,34 @@ def pair(past: Any) -> tuple[tf.Tensor, tf.Tensor]:
 def write(cached: tf.Tensor, new: tf.Tensor, start: Any) -> tf.Tensor:
     """Put new keys or values [B, H, T, K] at place `start` of the cached ones [B, H, max_length, K]."""
     T, new = new.shape[2], tf.cast(new, cached.dtype)
+    if inside_xla():
+        zero = tf.zeros_like(start)  # []
+        written = dynamic_update_slice(_merged(cached), _merged(new), [zero, start, zero])
+        return tf.reshape(written, cached.shape)  # [B, H, max_length, K]
     places = tf.range(cached.shape[2])  # [max_length]
     if T == 1:
         return tf.where((places == start)[:, None], new, cached)  # [B, H, max_length, K]
     behind = start + tf.shape(new)[2]  # []
     return tf.concat([cached[:, :, :start], new, cached[:, :, behind:]], axis=2)  # [B, H, max_length, K]
+
+
+def merged(layers: Layers) -> Layers:
+    """Return keys and values with one axis for rows and heads, [B*H, max_length, K] both.
+
+    That is the form of XLA's products. A loop that keeps them so copies none of them at a step: the new ones
+    are written in place.
+    """
+    return tuple((_merged(keys), _merged(values)) for keys, values in layers)
+
+
+def parted(layers: Layers, B: int) -> Layers:
+    """Return merged keys and values of B rows as they were, [B, H, max_length, K] both."""
+    return tuple((_parted(keys, B), _parted(values, B)) for keys, values in layers)
+
+
+def _merged(states: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(states, [-1, *states.shape[2:]])  # [B*H, max_length, K]
+
+
+def _parted(states: tf.Tensor, B: int) -> tf.Tensor:
+    return tf.reshape(states, [B, states.shape[0] // B, *states.shape[1:]])  # [B, H, max_length, K]

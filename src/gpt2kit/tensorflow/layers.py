@@ -22,8 +22,10 @@ from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.tensorflow.activation import ACTIVATIONS
 from gpt2kit.tensorflow.cache import heads_of, pair, write
 from gpt2kit.tensorflow.dropout import TFDropout
+from gpt2kit.tensorflow.fresh import normal
 from gpt2kit.tensorflow.mask import hide_later, padding_bias, score_dtype
-from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, normal, replace_variables, sizes
+from gpt2kit.tensorflow.product import affine
+from gpt2kit.tensorflow.table import TFEmbedding, TFLinear, replace_variables, sizes
 
 __all__ = ["TFMLP", "TFAttention", "TFBlock", "TFConv1D", "TFEmbedding", "TFLayerNorm", "TFLinear", "sizes"]
 
@@ -55,7 +57,7 @@ class TFConv1D(keras.layers.Layer):
         """Return x @ weight + bias."""
         *leading, _ = sizes(x)
         rows = tf.reshape(x, [-1, self.nx])  # [B*T, nx]
-        rows = tf.matmul(rows, self.weight) + tf.convert_to_tensor(self.bias)  # [B*T, nf]
+        rows = affine(rows, self.weight, self.bias)  # [B*T, nf]
         return tf.reshape(rows, [*leading, self.nf])  # [B, T, nf]
 
     def keep(self, index: list[int], axis: int) -> None:

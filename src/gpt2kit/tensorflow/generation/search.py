@@ -2,7 +2,8 @@
 
 `search` runs step by step and keeps what is asked for; `fixed_search` writes into arrays of fixed sizes, so
 that it can be a part of a graph, and with XLA one compiled program.
-Dimensions: B prompts, R rows of text, T tokens so far, or that have room, S positions so far, V vocabulary.
+Dimensions: B prompts, R rows of text, T tokens so far, or that have room, S positions so far, H heads, C
+places of the cache, K width of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gpt2kit.tensorflow.cache import merged, parted
 from gpt2kit.tensorflow.generation.choice import check_choice, chosen, padding
 from gpt2kit.tensorflow.generation.processor import TFLogitsProcessorList
 from gpt2kit.tensorflow.generation.prompt import Prompt
@@ -151,12 +153,13 @@ def fixed_search(
         worst = tf.minimum(worst, tf.where(ended, infinity, values))  # [R]
         tokens = tf.where(ended, how.pad_token_id, tokens)  # [R]
         text = tf.where(columns == cur_len, tokens[:, None], text)  # [R, T]
-        return text, cur_len + 1, ended | ended_by(tokens, how.eos_token_ids), worst, past
+        return text, cur_len + 1, ended | ended_by(tokens, how.eos_token_ids), worst, merged(past)
 
     def goes_on(text: Any, cur_len: Any, ended: Any, worst: Any, past: Any) -> Any:
         return (cur_len < how.max_length) & ~tf.reduce_all(ended)
 
     def step(text: Any, cur_len: Any, ended: Any, worst: Any, past: Any) -> tuple[Any, ...]:
+        past = parted(past, text.shape[0])  # [R, H, C, K] each
         return written(text, cur_len, ended, worst, *reader.next(prompt, past, text, cur_len))
 
     begin = tf.convert_to_tensor(prompt.length, tf.int32)  # []
