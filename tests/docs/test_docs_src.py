@@ -27,7 +27,7 @@ from gpt2kit.reference import gpt2
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs_src"
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("flax_"))
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith(("flax_", "tf_")))
 SIZES = {"n_positions": 61, "n_embd": 24, "n_layer": 2, "n_head": 3, "initializer_range": 0.2}
 LABELS = {0: "Lead", 1: "Position", 2: "Claim"}
 TEXT = [464, 40231, 318, 319, 11, 262, 14180, 389, 503]  # The kettle is on, the cups are out
