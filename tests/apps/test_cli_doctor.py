@@ -13,7 +13,15 @@ from gpt2kit.cli.main import app
 
 needs_torch = pytest.mark.skipif(not ROOMS[Framework.torch].installed(), reason="PyTorch is not installed")
 needs_flax = pytest.mark.skipif(not ROOMS[Framework.flax].installed(), reason="JAX is not installed")
-EACH = [pytest.param("torch", marks=needs_torch), pytest.param("flax", marks=needs_flax)]
+needs_tensorflow = pytest.mark.skipif(
+    not ROOMS[Framework.tensorflow].installed(), reason="TensorFlow is not installed"
+)
+EACH = [
+    pytest.param("torch", marks=needs_torch),
+    pytest.param("flax", marks=needs_flax),
+    pytest.param("tensorflow", marks=needs_tensorflow),
+]
+KERNELS = {"torch": ["eager", "sdpa"], "flax": ["eager"], "tensorflow": ["eager", "XLA"]}
 
 
 def doctor(*arguments):
@@ -44,7 +52,7 @@ def test_every_framework_passes_with_every_kernel():
         assert 0 < check["error"] < check["allowed"]
         if check["device"] == "cpu":
             kernels[check["framework"]].append(check["attention"])
-    assert kernels == {name: {"torch": ["eager", "sdpa"], "flax": ["eager"]}[name] for name in here}
+    assert kernels == {name: KERNELS[name] for name in here}
 
 
 @pytest.mark.parametrize("framework", EACH)
@@ -62,7 +70,10 @@ def spoiled(framework, wrong):
 
         name = "forward"
     else:
-        from gpt2kit import FlaxGPT2LMHeadModel as Model
+        if framework == "flax":
+            from gpt2kit import FlaxGPT2LMHeadModel as Model
+        else:
+            from gpt2kit import TFGPT2LMHeadModel as Model
 
         name = "__call__"
     right = getattr(Model, name)
@@ -128,7 +139,7 @@ def test_without_a_framework_it_says_so_and_is_content(monkeypatch):
     monkeypatch.setattr("gpt2kit.cli.framework.importlib.util.find_spec", lambda name: None)
     done = doctor()
     assert done.exit_code == 0
-    assert "Neither PyTorch nor JAX is installed" in done.stderr
+    assert "Neither PyTorch nor JAX nor TensorFlow is installed" in done.stderr
 
 
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("", False)])

@@ -92,7 +92,7 @@ def test_with_pytorch_jax_is_not_imported(folder, environment):
         pytest.param("torch", "torch", "flax", marks=needs_flax),
         pytest.param("jax,flax", "flax", "torch", marks=needs_torch),
         pytest.param("flax", "flax", "torch", marks=needs_torch),
-        ("torch,jax,flax", "torch", None),
+        ("torch,jax,flax,tensorflow", "torch", None),
     ],
 )
 def test_a_framework_that_is_missing_is_one_sentence_that_names_the_other(
