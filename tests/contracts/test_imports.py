@@ -28,6 +28,7 @@ NEEDS_FRAMEWORK = (
     *ROOMS,
     "gpt2kit.cli.torch",
     "gpt2kit.cli.flax",
+    "gpt2kit.cli.tensorflow",
     "gpt2kit.__main__",
     "gpt2kit.cli.evaluator",
     "gpt2kit.harness",
