@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer as a Keras layer: texts in, ids out, inside the graph.
+"""GPT-2's tokenizer as a Keras layer: texts in, ids out, and back again, inside the graph.
 
 A text goes through three steps, each of TensorFlow operations on whole arrays: it is cut at its added tokens
 (added.py), then into words (words.py), and the bytes of the words are merged (merges.py). So a saved model
@@ -20,6 +20,7 @@ import tensorflow as tf
 from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tensorflow.added import AddedTokens
 from gpt2kit.tensorflow.merges import Merges
+from gpt2kit.tensorflow.texts import Texts
 from gpt2kit.tensorflow.words import Words
 from gpt2kit.tensorflow.xla import inside_xla
 from gpt2kit.tokenization import AddedToken, GPT2Tokenizer, GPT2TokenizerFast
@@ -137,6 +138,10 @@ class TFGPT2Tokenizer(keras.layers.Layer):
             self._added = AddedTokens(added, self._settings.split_special_tokens)
             self._words = Words()
             self._merges = Merges(vocab, pairs, unk_token_id)
+            tokens = {index: token for token, index in vocab.items()}
+            tokens |= {index: token.content for index, token in added.items()}
+            special = {index for index, token in added.items() if token.special}
+            self._texts = Texts(tokens, added, special)
         self._encode = tf.function(
             self._encode_texts, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
         )
@@ -262,11 +267,44 @@ class TFGPT2Tokenizer(keras.layers.Layer):
             masks = tf.ones_like(rows)  # [B, (T)]
             found = {"attention_mask": masks, "input_ids": rows}
             if self.pad_token_id is not None and length is not None:
-                found["attention_mask"] = self._pad(masks, length, 0)  # [B, T]
-                found["input_ids"] = self._pad(rows, length, self.pad_token_id)  # [B, T]
+                B = texts.shape[0] if texts.shape.rank else 1  # None where a graph does not know it
+                found["attention_mask"] = tf.ensure_shape(self._pad(masks, length, 0), [B, length])  # [B, T]
+                rows = self._pad(rows, length, self.pad_token_id)  # [B, T]
+                found["input_ids"] = tf.ensure_shape(rows, [B, length])  # [B, T]
             if texts.shape.rank == 0:
                 found = {name: value[0] for name, value in found.items()}  # [T]
         return found
+
+    # ---- from ids to texts
+
+    def decode(
+        self, ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> tf.Tensor:
+        """Turn ids into texts, as `GPT2Tokenizer.decode` does row by row.
+
+        Bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            ids: A row of whole numbers or several: a vector or a matrix, ragged or not; tensor, array, list.
+            skip_special_tokens: Leave special tokens out.
+            clean_up_tokenization_spaces: Take out the space in " ." and its like. The other tokenizers do so
+                unless they are told not to; this one does not unless it is told to.
+
+        Returns:
+            The texts of several rows, shape [B]; that of one row, shape [].
+
+        Raises:
+            InputError: What comes are no rows of whole numbers; or XLA compiles the function that calls.
+            TokenizerError: An id has no token. In a graph it is an InvalidArgumentError, when that runs.
+
+        Example:
+            >>> tokenizer = TFGPT2Tokenizer.from_pretrained("gpt2")
+            >>> tokenizer.decode([[15496, 995], [64, 50256]], skip_special_tokens=True).numpy().tolist()
+            [b'Hello world', b'a']
+        """
+        return self._texts.decode(ids, skip_special_tokens, clean_up_tokenization_spaces)  # [B] or []
+
+    # ---- the steps
 
     def _encode_texts(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Turn texts into ids, nothing cut and nothing before them. Shape [B] in, [B, (T)] out."""

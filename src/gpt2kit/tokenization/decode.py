@@ -15,10 +15,10 @@ from gpt2kit.tokenization.batch import as_list
 from gpt2kit.tokenization.bytes import bytes_of
 from gpt2kit.tokenization.special import NAMED, SpecialTokens
 
-__all__ = ["Decoding"]
+__all__ = ["CLEAN_UPS", "Decoding", "bytes_of_token"]
 
 # Done in this order on the whole text; 4.34 does the same by default.
-_CLEAN_UPS = (
+CLEAN_UPS = (
     *((f" {mark}", mark) for mark in ".?!,"),
     (" ' ", "'"),
     *((f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")),
@@ -38,7 +38,7 @@ class _TokenBytes(dict[int, bytes]):
                 f"The id {index} has no token: ids go from 0 to {len(self.tokenizer) - 1}. "
                 "Take ids of another tokenizer, padding such as -100 and ids of a padded embedding out."
             )
-        self[index] = value = _bytes_of_token(token, index in self.tokenizer.added_tokens_decoder)
+        self[index] = value = bytes_of_token(token, index in self.tokenizer.added_tokens_decoder)
         return value
 
 
@@ -122,12 +122,12 @@ class Decoding(SpecialTokens):
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """Join tokens into text."""
         added = {token.content for token in self.added_tokens_decoder.values()}
-        return self._read(b"".join(_bytes_of_token(token, token in added) for token in tokens))
+        return self._read(b"".join(bytes_of_token(token, token in added) for token in tokens))
 
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:
         """Take out the spaces that old tokenizers left before punctuation and English endings."""
-        for what, instead in _CLEAN_UPS:
+        for what, instead in CLEAN_UPS:
             out_string = out_string.replace(what, instead)
         return out_string
 
@@ -169,7 +169,7 @@ class Decoding(SpecialTokens):
             start = place + 1
 
 
-def _bytes_of_token(token: str, is_added: bool) -> bytes:
+def bytes_of_token(token: str, is_added: bool) -> bytes:
     """Return the bytes of a token: its own text if it was added or is not written in byte characters."""
     if not is_added:
         try:

@@ -24,6 +24,7 @@ from gpt2kit.tensorflow import (
     TFGPT2Model,
     TFGPT2Tokenizer,
 )
+from gpt2kit.tokenization import GPT2Tokenizer
 
 # Keras 3.15 hands its variables to NumPy 2 in the older way when it writes them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -35,12 +36,16 @@ TOLERANCE = {"rtol": 1e-5, "atol": 3e-6}
 
 SERVED = """
 import os, sys
+sys.modules["gpt2kit"] = sys.modules["transformers"] = None  # as where they are not installed
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1])
-given = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
-np.savez(sys.argv[3], **served.signatures[sys.argv[4]](**given))
-assert not {"gpt2kit", "transformers"} & {name.split(".")[0] for name in sys.modules}
+came = {}
+for key, value in np.load(sys.argv[2]).items():
+    signature, name = key.split(":")
+    for name, value in served.signatures[signature](**{name: tf.constant(value)}).items():
+        came[name] = value.numpy().astype("S") if value.dtype == tf.string else value.numpy()
+np.savez(sys.argv[3], **came)
 """
 
 
@@ -57,11 +62,16 @@ def inputs_of(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     return inputs
 
 
-def call_elsewhere(graph: Path, given: dict[str, Any], signature: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Call a SavedModel in a fresh process, which must not need gpt2kit."""
+def call_elsewhere(graph: Path, **given: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Call signatures of a SavedModel, of one argument each, in a fresh process that has no gpt2kit.
+
+    Args:
+        graph: The SavedModel.
+        **given: Signature -> name and value of its argument.
+    """
     sent, came = graph.parent / "sent.npz", graph.parent / "came.npz"
-    np.savez(sent, **given)
-    command = [sys.executable, "-P", "-c", SERVED, str(graph), str(sent), str(came), signature]
+    np.savez(sent, **{f"{signature}:{name}": value for signature, (name, value) in given.items()})
+    command = [sys.executable, "-P", "-c", SERVED, str(graph), str(sent), str(came)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=graph.parent)
     assert run.returncode == 0, run.stderr
     return dict(np.load(came))
@@ -156,22 +166,51 @@ def test_layers_that_do_not_stack_are_refused_with_the_ways_out(tmp_path: Path) 
     model.export(tmp_path / "pruned")
 
 
-def test_a_served_model_goes_from_text_to_scores_without_gpt2kit(tmp_path: Path) -> None:
-    tokenizer = TFGPT2Tokenizer.from_pretrained("pocket", max_length=13, pad_token_id=0)
-    model = TFGPT2LMHeadModel.from_pretrained("pocket")
+class Writer(tf.Module):
+    """A server: the scores of texts, and what prompts go on with, four at a time."""
 
-    class Reader(tf.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokenizer, self.model = tokenizer, model
+    def __init__(self) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"padding_side": "left", "truncation_side": "left"}
+        self.tokenizer = TFGPT2Tokenizer.from_pretrained("pocket", 13, pad_token_id=0, **options)
+        self.model = TFGPT2LMHeadModel.from_pretrained("pocket")
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")], autograph=False)
-        def read(self, texts: Any) -> dict[str, Any]:
-            return {"logits": self.model(dict(self.tokenizer(texts))).logits}
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")], autograph=False)
+    def read(self, texts: Any) -> dict[str, Any]:
+        return {"logits": self.model(dict(self.tokenizer(texts))).logits}
 
-    reader = Reader()
-    tf.saved_model.save(reader, str(tmp_path / "graph"), signatures=reader.read)
+    def write_four(self, prompts: Any) -> Any:
+        encoding = self.tokenizer(prompts)  # [4, 13]
+        assert encoding["input_ids"].shape == (4, 13)
+        ids = self.model.generate(**encoding, max_new_tokens=7, **GREEDY)  # [4, 20]
+        return self.tokenizer.decode(ids[:, 13:], skip_special_tokens=True)  # [4]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="prompts")], autograph=False)
+    def write(self, prompts: Any) -> dict[str, Any]:
+        count = tf.size(prompts)
+        prompts = tf.concat([prompts, tf.fill([-count % 4], "")], axis=0)  # [4 n]
+        prompts = tf.where(prompts == "", "<|endoftext|>", prompts)
+        texts = tf.map_fn(self.write_four, tf.reshape(prompts, [-1, 4]))  # [n, 4]
+        return {"texts": tf.reshape(texts, [-1])[:count]}
+
+
+GREEDY: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "pad_token_id": 0}
+
+
+def test_a_served_model_goes_from_text_to_scores_and_from_text_to_text_without_gpt2kit(
+    tmp_path: Path,
+) -> None:
+    writer = Writer()
+    signatures = {"read": writer.read, "write": writer.write}
+    tf.saved_model.save(writer, str(tmp_path / "graph"), signatures=signatures)
     texts = np.array([b"One day", b"a small cat went home"])
-    came = call_elsewhere(tmp_path / "graph", {"texts": texts}, "serving_default")["logits"]
-    wanted = model(dict(tokenizer(tf.constant(texts)))).logits
-    np.testing.assert_allclose(came, wanted, rtol=1e-4, atol=1e-4)
+    prompts = ["One day", "a small cat went home and", "x" * 90, "", "\u00e9t\u00e9 <|endoftext|>"]
+    given = np.array([prompt.encode() for prompt in prompts])
+    came = call_elsewhere(tmp_path / "graph", read=("texts", texts), write=("prompts", given))
+    wanted = writer.model(dict(writer.tokenizer(tf.constant(texts)))).logits
+    np.testing.assert_allclose(came["logits"], wanted, rtol=1e-4, atol=1e-4)
+    python = GPT2Tokenizer.from_pretrained("pocket")
+    for prompt, text in zip(prompts, came["texts"].tolist(), strict=True):
+        ids = python(prompt)["input_ids"][-13:] or [python.eos_token_id]
+        written = writer.model.generate([ids], max_new_tokens=7, **GREEDY)[0, len(ids) :].numpy().tolist()
+        assert text.decode() == python.decode(written, True, clean_up_tokenization_spaces=False)
