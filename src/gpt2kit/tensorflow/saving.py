@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
+from gpt2kit.tensorflow.served import checked
 from gpt2kit.tensorflow.weights import load_model, save_model
 
 __all__ = ["SavingMixin"]
@@ -163,7 +164,12 @@ class SavingMixin:
         return found
 
     def serving(self: Any, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Call the model as a server does: names to tensors, in and out."""
+        """Call the model as a server does: names to tensors, in and out.
+
+        In a graph what does not fit together is an InvalidArgumentError, when that runs.
+        """
+        if not tf.executing_eagerly():
+            inputs = checked(inputs, self.input_signature, self.config)
         return self.serving_output(self(**inputs, return_dict=True, training=False))
 
     def eager_serving(self: Any, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

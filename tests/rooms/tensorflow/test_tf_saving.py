@@ -138,10 +138,65 @@ def test_export_and_tensorflows_own_save_write_the_same_signatures(tmp_path: Pat
         assert came.keys() == wanted.keys()
         for key, values in wanted.items():
             np.testing.assert_allclose(came[key], values, **TOLERANCE)
-        with pytest.raises((TypeError, tf.errors.InvalidArgumentError), match="float"):
-            served.signatures["serving_default"](
-                **{key: tf.constant(value, tf.float32) for key, value in given.items()}
-            )
+
+
+ONES, LONG = np.ones_like(IDS), np.ones((1, 14), np.int32)
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "another dtype": ({"input_ids": IDS.astype(np.float32)}, "expected to be a int32 tensor but is a float"),
+    "another integer": (
+        {"attention_mask": ONES.astype(np.int64)},
+        "expected to be a int32 tensor but is a int64",
+    ),
+    "texts": ({"input_ids": np.array([["a"]])}, "expected to be a int32 tensor but is a string tensor"),
+    "one row": ({"input_ids": IDS[0]}, r"Shape of tensor input_ids \[5\] is not compatible with .*\[\?,\?\]"),
+    "an axis more": (
+        {"token_type_ids": ONES[None]},
+        r"Shape of tensor token_type_ids \[1,2,5\] is not compat",
+    ),
+    "another length": (
+        {"attention_mask": ONES[:, :3]},
+        r"attention_mask should have the shape of input_ids\. The two shapes:\] \[2 3\] \[2 5\]",
+    ),
+    "other rows": ({"token_type_ids": ONES[:1]}, r"token_type_ids should have the shape .* \[1 5\] \[2 5\]"),
+    "outside": ({"input_ids": IDS + 72}, r"input_ids should be from 0 to 100 .* not:\] \[101\]"),
+    "below 0": ({"token_type_ids": ONES - 2}, r"token_type_ids should be from 0 to 100 .* \[-1 -1 -1"),
+    "too long": (
+        {"input_ids": LONG, "attention_mask": LONG, "token_type_ids": LONG},
+        r"A text has more tokens than the 13 positions of the model .* of each:\] \[14\]",
+    ),
+    "no tokens": (
+        {"input_ids": LONG[:, :0], "attention_mask": LONG[:, :0], "token_type_ids": LONG[:, :0]},
+        r"input_ids hold no token\. Their shape:\] \[1 0\]",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("served")
+    TFGPT2LMHeadModel(tiny_config(n_layer=1)).export(folder)
+    return tf.saved_model.load(str(folder))
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_served_model_says_what_is_wrong_with_what_it_is_called_with(served: Any, case: str) -> None:
+    given, sentence = WRONG[case]
+    inputs = {"input_ids": IDS, "attention_mask": ONES, "token_type_ids": ONES} | given
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        served.signatures["serving_default"](**{name: tf.constant(each) for name, each in inputs.items()})
+
+
+def test_padding_takes_no_positions_of_a_served_model(served: Any) -> None:
+    ids = np.concatenate([ONES, ONES, IDS], axis=1)
+    mask = np.concatenate([0 * ONES, 0 * ONES, ONES], axis=1)
+    called = served.signatures["serving_default"]
+    padded = called(
+        input_ids=tf.constant(ids), attention_mask=tf.constant(mask), token_type_ids=tf.constant(ids)
+    )
+    plain = called(
+        input_ids=tf.constant(IDS), attention_mask=tf.constant(ONES), token_type_ids=tf.constant(IDS)
+    )
+    np.testing.assert_allclose(padded["logits"][:, 10:], plain["logits"], **TOLERANCE)
 
 
 def test_own_signatures_take_the_place_of_the_usual_ones(tmp_path: Path) -> None:
