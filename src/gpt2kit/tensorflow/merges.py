@@ -125,24 +125,35 @@ class Merges(tf.Module):
 
     def _choose(self, ranks: tf.Tensor, block: tf.Tensor, has_left: tf.Tensor) -> tf.Tensor:
         """Tell which symbols are joined with the next one in this turn. Shape [N]."""
-        index = tf.range(tf.size(ranks, tf.int64))  # [N]
         if not self._is_calm:  # the leftmost alone: a rank of its own for each place
+            index = tf.range(tf.size(ranks, tf.int64))  # [N]
             ranks = tf.where(ranks == _NEVER, _NEVER, ranks * tf.size(ranks, tf.int64) + index)  # [N]
         lowest = tf.math.unsorted_segment_min(ranks, block, tf.size(has_left))  # [K] of each block
-        beside = tf.minimum(
-            tf.where(has_left, tf.roll(lowest, 1, 0), _NEVER),
-            tf.where(tf.roll(has_left, -1, 0), tf.roll(lowest, -1, 0), _NEVER),
-        )  # [K] of the blocks beside it
-        may = (ranks == tf.gather(tf.minimum(lowest, beside), block)) & (ranks != _NEVER)  # [N]
-        # Pairs that overlap are equal, and stand in a run; it is joined from its left end on.
-        begins = (ranks != tf.roll(ranks, 1, 0)) | (
-            ranks == _NEVER
-        )  # [N] the last one of all is never joined
-        run = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # [N]
-        starts = tf.where(begins)[:, 0]  # [runs]
-        waits = tf.math.unsorted_segment_min(tf.where(may, _NEVER, index), run, tf.size(starts))  # [runs]
-        is_odd = (index - tf.gather(starts, run)) % 2 == 1  # [N]
-        return may & ~is_odd & (index < tf.gather(waits, run))  # [N]
+        lowest = tf.cond(tf.reduce_any(has_left), lambda: _with_beside(lowest, has_left), lambda: lowest)
+        may = (ranks == tf.gather(lowest, block)) & (ranks != _NEVER)  # [N]
+        overlaps = may & (ranks == tf.roll(ranks, 1, 0))  # [N]
+        return tf.cond(tf.reduce_any(overlaps), lambda: _every_second(ranks, may), lambda: may)  # [N]
+
+
+def _with_beside(lowest: tf.Tensor, has_left: tf.Tensor) -> tf.Tensor:
+    """Return the lowest rank of each block and of those of the same word beside it. Shape [K]."""
+    left = tf.where(has_left, tf.roll(lowest, 1, 0), _NEVER)  # [K]
+    right = tf.where(tf.roll(has_left, -1, 0), tf.roll(lowest, -1, 0), _NEVER)  # [K]
+    return tf.minimum(lowest, tf.minimum(left, right))  # [K]
+
+
+def _every_second(ranks: tf.Tensor, may: tf.Tensor) -> tf.Tensor:
+    """Tell which pairs are joined of those that may be and overlap. Shape [N].
+
+    Such pairs are equal and stand in a run; it is joined from its left end on, up to where one has to wait.
+    """
+    index = tf.range(tf.size(ranks, tf.int64))  # [N]
+    begins = (ranks != tf.roll(ranks, 1, 0)) | (ranks == _NEVER)  # [N] the last of all is never joined
+    run = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # [N]
+    starts = tf.where(begins)[:, 0]  # [runs]
+    waits = tf.math.unsorted_segment_min(tf.where(may, _NEVER, index), run, tf.size(starts))  # [runs]
+    is_odd = (index - tf.gather(starts, run)) % 2 == 1  # [N]
+    return may & ~is_odd & (index < tf.gather(waits, run))  # [N]
 
 
 def _length(token: str) -> int:
