@@ -199,7 +199,7 @@ def measure_flax(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_tensorflow(task: dict[str, Any]) -> dict[str, Any]:
-    """Time greedy decoding that XLA compiles, and the first text after a prompt of another length."""
+    """Time greedy decoding: compiled by XLA, after a prompt of another length, and step by step."""
     if task.get("threads"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["threads"]])  # XLA takes what it sees
     ours = task["library"] == "gpt2kit"
@@ -227,6 +227,10 @@ def measure_tensorflow(task: dict[str, Any]) -> dict[str, Any]:
         figures["compiled"].append(task["batch"] * count / took)
     figures["memory"] = peak_memory()
     figures["other_length"], _ = seconds(lambda: write(prompts[:, 3:]))
+    eager = {**options, "jit_compile": False} if ours else options
+    model.generate(tf.constant(prompts), **(eager | {"max_new_tokens": 2}))  # warm up
+    took, _ = seconds(lambda: model.generate(tf.constant(prompts), **eager).numpy())
+    figures["eager"] = task["batch"] * count / took
     return figures | {"tokens": text[:, shape[1] :].flatten().tolist()}
 
 
