@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+import keras
 import tensorflow as tf
 
 from cases import make_inputs, random_checkpoint, tiny_config
@@ -211,6 +212,27 @@ def test_tables_and_served_calls_have_the_names_that_4_34_has_for_them() -> None
     served = model.eager_serving({"input_ids": tf.constant(IDS)})
     np.testing.assert_array_equal(served["logits"], model(IDS).logits)
     assert served["past_key_values"].shape.rank == 6
+
+
+def test_a_model_is_a_layer_of_functional_models_and_of_those_of_the_user() -> None:
+    body = build("GPT2Model")
+    ids, mask = keras.Input((None,), dtype="int32"), keras.Input((None,), dtype="int32")
+    dense = keras.layers.Dense(2)
+    states = body({"input_ids": ids, "attention_mask": mask}).last_hidden_state
+    functional = keras.Model([ids, mask], dense(states[:, -1]))
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.dense = body, dense
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            return self.dense(self.body(inputs, training=training).last_hidden_state[:, -1])
+
+    wanted = dense(body(IDS, attention_mask=np.ones_like(IDS)).last_hidden_state[:, -1])
+    np.testing.assert_allclose(functional([IDS, np.ones_like(IDS)]), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Own()({"input_ids": IDS}), wanted, rtol=1e-5, atol=1e-5)
+    assert len(functional.trainable_weights) == len(body.trainable_weights) + 2
 
 
 # --------------------------------------------------------------------------- scores of what was written
