@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="one of the rooms that are compared")
 
 from cases import make_inputs, random_checkpoint, tiny_config
-from gpt2kit.checkpoint import open_checkpoint, save_safetensors
+from gpt2kit.checkpoint import open_checkpoint, save_safetensors, tensor_specs
 from gpt2kit.config import GPT2Config
 from gpt2kit.reference import gpt2
 from gpt2kit.tensorflow import TFGPT2LMHeadModel
@@ -90,3 +93,52 @@ def test_what_tensorflow_saves_is_what_the_reference_computes(tmp_path: Path) ->
     inputs = make_inputs(config).as_dict()
     wanted = gpt2(GPT2Config.from_pretrained(tmp_path), weights, **inputs)
     np.testing.assert_allclose(model(**inputs).logits, wanted.logits, **TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def small_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder of 124M weights as GPT-2 draws them; it is removed afterwards."""
+    folder, config = tmp_path_factory.mktemp("124M"), GPT2Config()
+    config.save_pretrained(folder)
+    generator = np.random.default_rng(7)
+    weights = {}
+    for spec in tensor_specs(config):
+        if spec.tied_to is None:
+            drawn = np.float32(config.initializer_range) * generator.standard_normal(spec.shape, np.float32)
+            weights[spec.name] = drawn + np.float32("ln_" in spec.name and spec.name.endswith("weight"))
+    save_safetensors(folder, weights)
+    del weights
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_the_logits_of_124m_agree_to_a_ten_thousandth(small_gpt2: Path, room: Callable[..., Any]) -> None:
+    inputs = {"input_ids": np.random.default_rng(1).integers(0, 50257, (1, 11))}
+    logits = TFGPT2LMHeadModel.from_pretrained(small_gpt2)(**inputs).logits.numpy()  # [B, T, V]
+    assert 2 < np.abs(logits).max() < 6
+    # Absolute, every logit of every position, of logits up to 2.8: wanted is 1e-4, measured 3.9e-6.
+    np.testing.assert_allclose(room(small_gpt2, inputs), logits, rtol=0, atol=4e-5)
+
+
+# Loads a model where one was loaded before, so that what TensorFlow itself takes is there already.
+LOADED = """
+import gc, re, sys
+from gpt2kit.config import GPT2Config
+from gpt2kit.tensorflow import TFGPT2LMHeadModel
+TFGPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=7, n_embd=6, n_layer=1, n_head=2))
+gc.collect()
+before = int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+TFGPT2LMHeadModel.from_pretrained(sys.argv[1])
+most = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+print(1024 * (most - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells how much memory there is")
+def test_loading_takes_hardly_more_memory_than_the_weights(small_gpt2: Path) -> None:
+    command = [sys.executable, "-c", LOADED, str(small_gpt2)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    weights = (small_gpt2 / "model.safetensors").stat().st_size
+    assert weights / 2 < int(run.stdout) < 1.25 * weights  # measured: 1.09 times; wte is 0.31 of them

@@ -91,6 +91,25 @@ def test_what_is_saved_comes_back_as_it_was(tmp_path: Path, name: str, safe: boo
     assert (tmp_path / "generation_config.json").exists() == model.can_generate()
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # Keras' own
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_model_without_some_heads_comes_back_without_them(tmp_path: Path, safe: bool) -> None:
+    model = TFGPT2LMHeadModel(tiny_config(n_layer=2))
+    model.prune_heads({1: [0, 2]})
+    model.save_pretrained(tmp_path, safe_serialization=safe)
+    again = TFGPT2LMHeadModel.from_pretrained(tmp_path)
+    assert again.config.pruned_heads == {1: [0, 2]}
+    assert again.transformer.h[1].attn.c_proj.weight.shape == (11, 33)
+    for key, values in values_of(model).items():
+        np.testing.assert_array_equal(values_of(again)[key], values)
+    np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
+    again.prune_heads({0: [1]})  # and once more
+    again.save_weights(tmp_path / "more.weights.h5")
+    last = TFGPT2LMHeadModel(again.config)
+    last.load_weights(tmp_path / "more.weights.h5")
+    np.testing.assert_array_equal(last(IDS).logits, again(IDS).logits)
+
+
 # --------------------------------------------------------------------------- folders of other rooms
 
 
