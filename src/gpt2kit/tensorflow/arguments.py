@@ -214,13 +214,14 @@ def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any
             f"past_key_values should have the keys and values of {L} layers, but has {count}; give what a "
             "call of this model returned."
         )
-    lengths = set()
+    lengths, pairs = set(), []
     for layer, states in enumerate(layers):
         both = isinstance(states, list | tuple) and len(states) == 2
         if not both and not (hasattr(states, "shape") and len(states.shape) == 5 and states.shape[0] == 2):
             raise _past_error(layer, config, B, getattr(states, "shape", type(states).__name__))
         wanted = ((B,), (heads_of(config, layer),), None, (config.n_embd // config.n_head,))
-        for each in pair(states):
+        pairs.append(pair(states))  # [B, H, S, K] both
+        for each in pairs[-1]:
             shape = list(each.shape) if hasattr(each, "shape") else []
             if len(shape) != 4 or not all(
                 fits is None or _fits(size, fits) for size, fits in zip(shape, wanted, strict=True)
@@ -234,9 +235,9 @@ def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any
             f"past_key_values holds keys and values of different lengths, {sorted(lengths - {None})}. Give "
             "what one call returned."
         )
-    places = sizes(tf.convert_to_tensor(pair(layers[0])[0]))[2]
+    places = sizes(tf.convert_to_tensor(pairs[0][0]))[2]
     filled: Any = past_key_values.filled if fixed else None  # []
-    return layers, places, int(filled) if is_readable(filled) else filled
+    return pairs, places, int(filled) if is_readable(filled) else filled
 
 
 def _past_error(layer: int, config: GPT2Config, B: Any, came: Any) -> InputError:

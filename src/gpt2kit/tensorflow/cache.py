@@ -41,7 +41,10 @@ def heads_of(config: GPT2Config, layer: int) -> int:
 
 def pair(past: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Return keys and values, [B, H, S, K] both, of one layer: of a tensor [2, B, H, S, K] or of a pair."""
-    return past[0], past[1]
+    if not tf.is_tensor(past):
+        return past[0], past[1]
+    keys, values = tf.unstack(past, num=2)  # [B, H, S, K] both, in one operation
+    return keys, values
 
 
 def write(cached: tf.Tensor, new: tf.Tensor, start: Any) -> tf.Tensor:

@@ -63,14 +63,16 @@ def hide_later(scores: tf.Tensor, mask: tf.Tensor | None, start: Any, T: Any, S:
     dtype = scores.dtype
     hidden = tf.constant(hiding(dtype), dtype)  # []
     keys = tf.range(S)  # [S]
-    queries = start + tf.range(T)[:, None]  # [T, 1]
-    scores = tf.where(keys > queries, hidden, scores)  # [B, H, T, S]
+    full = all(isinstance(number, int) for number in (start, T, S)) and start + T == S
+    if not (full and T == 1):  # nothing is later than the one at the end
+        queries = start + tf.range(T)[:, None]  # [T, 1]
+        scores = tf.where(keys > queries, hidden, scores)  # [B, H, T, S]
     if mask is not None:
         bias = padding_bias(mask, dtype)  # [B, 1, 1 or T, S']
         missing = S - (mask.shape[-1] or tf.shape(mask)[-1])
         if not isinstance(missing, int) or missing:
             bias = tf.pad(bias, [[0, 0], [0, 0], [0, 0], [0, missing]])  # [B, 1, 1 or T, S]
         scores = scores + bias  # [B, H, T, S]
-    if all(isinstance(number, int) for number in (start, T, S)) and start + T == S:
+    if full:
         return scores
     return tf.where(keys < start + T, scores, 2 * hidden)  # [B, H, T, S]

@@ -18,7 +18,10 @@ __all__ = ["TFEmbedding", "TFLinear", "nan_outside", "normal", "replace_variable
 
 def sizes(tensor: tf.Tensor) -> list[Any]:
     """Return the sizes of a tensor: numbers where they are known, else scalars of the graph."""
-    static, dynamic = tensor.shape.as_list(), tf.shape(tensor)  # [rank]
+    static = tensor.shape.as_list()
+    if None not in static:
+        return static
+    dynamic = tf.shape(tensor)  # [rank]
     return [dynamic[axis] if size is None else size for axis, size in enumerate(static)]
 
 
