@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from gpt2kit import GPT2Config
 from gpt2kit.checkpoint import save_safetensors, tensor_specs
+from gpt2kit.checkpoint.write import save_tf
 from gpt2kit.cli.info import size
 from gpt2kit.cli.main import app
 
@@ -69,13 +70,23 @@ def test_a_folder_without_weights_is_described_all_the_same(tmp_path):
     CONFIG.save_pretrained(tmp_path)
     done = info(tmp_path)
     assert done.exit_code == 0
-    assert "no safetensors and no msgpack" in " ".join(done.stdout.split())
+    assert "no safetensors, msgpack or HDF5" in " ".join(done.stdout.split())
 
 
 def test_the_pocket_model_is_the_default():
     told = json.loads(info("--json").stdout)
     assert told["name"] == "pocket"
     assert told["weights"]["files"] == ["model.safetensors"]
+
+
+def test_a_file_of_tensorflow_is_looked_into_without_tensorflow(tmp_path):
+    specs = [spec for spec in tensor_specs(CONFIG, head="lm") if spec.tied_to is None]
+    tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in specs}
+    CONFIG.save_pretrained(tmp_path)
+    save_tf(tmp_path, tensors, class_name="TFGPT2LMHeadModel")
+    told = json.loads(info(tmp_path, "--json").stdout)
+    assert told["weights"]["files"] == ["tf_model.h5"]
+    assert told["weights"]["numbers_by_dtype"] == {"F32": told["parameters"]["total"]}
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def stored(folder: Path) -> dict[str, Any] | None:
     from gpt2kit.errors import FileNotInRepositoryError
 
     try:
-        checkpoint = open_checkpoint(folder, formats=("safetensors", "flax"))
+        checkpoint = open_checkpoint(folder, formats=("safetensors", "flax", "tensorflow"))
     except FileNotInRepositoryError:
         return None
     with checkpoint:
@@ -157,7 +157,7 @@ def draw(facts: dict[str, Any]) -> None:
 def describe(weights: dict[str, Any] | None) -> str:
     """Say in a line what the files of weights hold."""
     if weights is None:
-        return "no safetensors and no msgpack; other files are not opened"
+        return "no safetensors, msgpack or HDF5; other files are not opened"
     kinds = ", ".join(f"{count:,} x {dtype}" for dtype, count in weights["numbers_by_dtype"].items())
     return f"{weights['tensors']} tensors: {kinds}"
 
