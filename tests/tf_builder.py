@@ -23,6 +23,6 @@ def build_tf(config: GPT2Config, weights: Mapping[str, NDArray[Any]], dtype: str
         name = path.replace("h_._", "h.").replace("/", ".")
         found = weights.get(f"transformer.{name}", weights.get(name))
         assert found is not None, name
-        variable.assign(np.asarray(found, dtype))
+        variable.assign(np.asarray(found, variable.dtype))
     model.generation_config.eos_token_id = None
     return model

@@ -160,8 +160,13 @@ def _refuse_twice(made: Sequence[Any], own: Sequence[Any]) -> None:
         raise InputError(
             f"A list of each logits processor is wanted, but {type(own).__name__} came. Put it into a list."
         )
-    for mine in made:
-        for yours in own:
+    for yours in own:
+        if not callable(yours):
+            raise InputError(
+                f"A logits processor has to be a callable, such as a TFLogitsProcessor, but a "
+                f"{type(yours).__name__} came."
+            )
+        for mine in made:
             if type(mine) is type(yours):
                 raise InputError(
                     f"A logits processor of type {type(yours).__name__} was passed, but the options of this "

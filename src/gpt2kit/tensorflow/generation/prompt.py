@@ -6,7 +6,7 @@ T unless embeddings stand for the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2kit.errors import InputError, LengthError
+from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow.cache import FixedCache
 from gpt2kit.tensorflow.generation.program import is_symbolic
 
 __all__ = ["Prompt", "make_prompt"]
@@ -159,14 +161,30 @@ def make_prompt(
             )
         types = _readable(types, config.vocab_size, "token_type_ids", "vocab_size")  # [B, T]
     places = _places(given.pop("position_ids", None), mask, config.n_positions)  # [B, S]
-    past = _past(given.pop("past_key_values", None), T, embeds)
+    past = _past(given.pop("past_key_values", None), config, ids, embeds)
     return Prompt(ids, T, S, mask, places, places[:, -1] + 1, embeds, types, past, given)
 
 
 def _array(value: Any, name: str) -> Any:
     """Return a value as an array of NumPy, or a tensor of a graph as it is, with shapes that are known."""
+    if isinstance(value, Mapping):
+        raise InputError(
+            f"`{name}` should be an array, but is a {type(value).__name__} of {sorted(map(str, value))}. "
+            "What a tokenizer returns is handed over as generate(**batch)."
+        )
+    if isinstance(value, tf.RaggedTensor | tf.SparseTensor):
+        raise _uneven(name)
     if not is_symbolic(value):
-        return np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # NumPy's word for lists that are no rectangle
+            raise _uneven(name) from None
+        if array.dtype.kind not in "biufV":  # bfloat16 is of NumPy's kind V
+            raise InputError(
+                f"`{name}` should hold numbers, but it is {_told(value)}. A tokenizer makes numbers of text: "
+                "tokenizer(texts, padding=True, return_tensors='tf')."
+            )
+        return array
     if not value.shape.is_fully_defined():
         raise InputError(
             f"`{name}` has the shape {value.shape} in this graph, and a text is written into arrays of known "
@@ -174,6 +192,23 @@ def _array(value: Any, name: str) -> Any:
             "jit_compile=True) outside of a graph, which takes prompts of any length."
         )
     return value
+
+
+def _uneven(name: str) -> InputError:
+    return InputError(
+        f"The rows of `{name}` should be of one length. Pad them on the left: tokenizer(texts, padding=True, "
+        "return_tensors='tf') with tokenizer.padding_side = 'left' makes tokens and their attention_mask."
+    )
+
+
+def _told(value: Any) -> str:
+    """Return what a value is, as it is said in a message."""
+    return f"{value.dtype.name} of shape {list(value.shape)}" if hasattr(value, "dtype") else repr(value)[:50]
+
+
+def _is_integer(array: Any) -> bool:
+    """Tell whether an array holds whole numbers."""
+    return array.dtype.is_integer if is_symbolic(array) else array.dtype.kind in "iu"
 
 
 def _ids(config: Any, ids: Any, embeds: Any, given: dict[str, Any], bos_token_id: int | None) -> Any:
@@ -185,17 +220,13 @@ def _ids(config: Any, ids: Any, embeds: Any, given: dict[str, Any], bos_token_id
         rows = next((value.shape[0] for value in named if value is not None), 1)
         return np.full((rows, 1), bos_token_id, np.int32)  # [B, 1]
     ids = _array(ids, "input_ids")
-    kind = np.dtype(ids.dtype.as_numpy_dtype if is_symbolic(ids) else ids.dtype).kind
-    if len(ids.shape) != 2 or kind not in "iu":
-        raise InputError(
-            f"input_ids have to be integers of shape [batch, tokens], but are {ids.dtype} of shape "
-            f"{list(ids.shape)}."
-        )
     if 0 in ids.shape:
         raise InputError(
             f"input_ids hold no token (shape {list(ids.shape)}). Begin with a token, such as the tokenizer's "
             "bos_token, or pass None to begin with `bos_token_id`."
         )
+    if len(ids.shape) != 2 or not _is_integer(ids):
+        raise InputError(f"input_ids have to be integers of shape [batch, tokens], but are {_told(ids)}.")
     if embeds is not None:
         return tf.cast(ids, tf.int32) if is_symbolic(ids) else ids.astype(np.int32)  # [B, T]
     return _readable(ids, config.vocab_size, "input_ids", "vocab_size")
@@ -203,7 +234,7 @@ def _ids(config: Any, ids: Any, embeds: Any, given: dict[str, Any], bos_token_id
 
 def _positions_of(embeds: Any, n_embd: int, B: int) -> int:
     """Return S of the embeddings of B rows."""
-    if len(embeds.shape) != 3 or embeds.shape[-1] != n_embd or embeds.shape[0] != B:
+    if len(embeds.shape) != 3 or embeds.shape[-1] != n_embd or embeds.shape[0] != B or not embeds.shape[1]:
         raise InputError(
             f"inputs_embeds should have the shape [{B}, positions, {n_embd}], but it is {list(embeds.shape)}."
         )
@@ -211,7 +242,9 @@ def _positions_of(embeds: Any, n_embd: int, B: int) -> int:
 
 
 def _readable(ids: Any, size: int, name: str, size_name: str) -> Any:
-    """Return ids as int32; refuse those outside a table, if they can be looked at, [B, T]."""
+    """Return ids as int32; refuse numbers that are none, and those outside a table that is known, [B, T]."""
+    if not _is_integer(ids):
+        raise InputError(f"{name} have to be integers, but are {_told(ids)}.")
     if is_symbolic(ids):
         return tf.cast(ids, tf.int32)  # [B, T]
     outside = ids[(ids < 0) | (ids >= size)]
@@ -236,6 +269,8 @@ def _mask(
         raise InputError(f"attention_mask should have the shape [{B}, {S}], but it is {list(mask.shape)}.")
     if is_symbolic(mask):
         return tf.cast(tf.cast(mask, tf.bool), tf.int32)  # [B, S]
+    if (mask != mask).any():
+        raise InputError("attention_mask holds NaN. It should be 1 for tokens and 0 for padding.")
     mask = (mask != 0).astype(np.int32)  # [B, S]
     if not mask[:, -1].all():
         raise InputError(
@@ -262,14 +297,19 @@ def _places(position_ids: Any, mask: Any, n_positions: int) -> Any:
     return tf.broadcast_to(places, (B, S)) if is_symbolic(places) else np.broadcast_to(places, (B, S))
 
 
-def _past(past: Any, T: int, embeds: Any) -> Any:
-    """Return the cache that the caller has, if it fits the text."""
+def _past(past: Any, config: Any, ids: Any, embeds: Any) -> Any:
+    """Return the cache that the caller has, L of [2, B, H, places, K], if it fits the text."""
     if past is None:
         return None
-    seen = past[0].shape[-2]
+    if isinstance(past, FixedCache):
+        raise InputError(
+            "past_key_values of a fixed size cannot be gone on with. Pass what a call of the model returned."
+        )
+    B, T = ids.shape
+    layers, seen, _ = arguments.past(past, config, B)
     if embeds is not None or seen >= T:
         raise InputError(
             f"past_key_values hold {seen} position(s) and the prompt has {T}. Pass the tokens of the whole "
             "text, of which the past holds the first, and no inputs_embeds."
         )
-    return tuple(past)
+    return tuple(tf.convert_to_tensor(layer) for layer in layers)  # [2, B, H, places, K] each
