@@ -149,13 +149,15 @@ def fill(
                 f"The tensor {spelling} is of dtype {stored}, and weights are {', '.join(_DTYPES.values())}. "
                 "Use a file of floating-point weights."
             )
-        variables[name].assign(_read(source, spelling))
+        variables[name].assign(_read(source, spelling, variables[name].dtype))
     return report
 
 
-def _read(source: Checkpoint, name: str) -> Any:
-    """Read a tensor into memory that a variable takes over, where TensorFlow has its dtype."""
+def _read(source: Checkpoint, name: str, dtype: str) -> Any:
+    """Read a tensor into memory that a variable takes over, where TensorFlow has both dtypes."""
     stored = source[name]
+    if stored.dtype == "F16" and dtype != "float16":  # oneDNN tells of an error where it does not cast half
+        return source.numpy(name).astype(dtype)
     if stored.dtype == "BF16" or not stored.nbytes:
         return source.numpy(name)
     room = np.empty(stored.nbytes + _ALIGNMENT, np.uint8)
