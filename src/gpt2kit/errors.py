@@ -23,6 +23,8 @@ that transformers 4.34 raises in the same place, so that existing `except` claus
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -52,7 +54,8 @@ class ConfigError(GPT2KitError, ValueError):
 class InputError(GPT2KitError, ValueError):
     """An argument of a call that cannot be honoured."""
 
-    __init__ = Exception.__init__  # with it a function of TensorFlow raises this class, else one of its own
+    if not TYPE_CHECKING:  # with it a function of TensorFlow raises this class, else one of its own
+        __init__ = Exception.__init__
 
 
 class LengthError(InputError):

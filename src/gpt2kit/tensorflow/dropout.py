@@ -22,8 +22,8 @@ class TFDropout(keras.layers.Dropout):
 
     Args:
         rate: Which part is set to zero.
-        seed: Decides the masks. By default drawn from Python's random numbers, as Keras does, but at any rate,
-            so that what else is drawn from them does not depend on it.
+        seed: Decides the masks. By default drawn from Python's random numbers, as Keras does, but at any
+            rate, so that what else is drawn from them does not depend on it.
         **kwargs: name and dtype, as of Keras' own.
     """
 

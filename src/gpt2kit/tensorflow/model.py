@@ -49,6 +49,7 @@ class _Call(NamedTuple):
     encoder_mask: tf.Tensor | None
 
 
+@keras.saving.register_keras_serializable("gpt2kit")
 class TFGPT2MainLayer(keras.layers.Layer):
     """Turn token ids into hidden states: the body of every GPT-2, as a Keras layer.
 

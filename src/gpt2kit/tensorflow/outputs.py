@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import optree  # type: ignore[import-not-found]  # Keras brings it along
+import optree  # Keras brings it along
 import tensorflow as tf
 
 from gpt2kit.outputs import ModelOutput

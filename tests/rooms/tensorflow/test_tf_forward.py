@@ -17,7 +17,7 @@ from cases import B, T, make_inputs, random_checkpoint, tiny_config
 from drivers import TFDriver
 from gpt2kit.errors import ConfigError, InputError
 from gpt2kit.reference import gpt2
-from gpt2kit.tensorflow import TFGPT2LMHeadModel, TFGPT2Model
+from gpt2kit.tensorflow import TFGPT2LMHeadModel, TFGPT2MainLayer, TFGPT2Model
 from gpt2kit.tensorflow.cache import FixedCache
 from gpt2kit.tensorflow.layers import TFEmbedding
 from gpt2kit.tensorflow.outputs import TFCausalLMOutputWithCrossAttentions
@@ -85,6 +85,18 @@ def test_a_keras_model_of_inputs_can_be_made_with_it(model: Any) -> None:
     states = model.transformer(ids).last_hidden_state
     outer = keras.Model(ids, keras.layers.Dense(2)(states))
     assert outer(INPUTS["input_ids"]).shape == (B, T, 2)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+def test_a_keras_model_of_inputs_is_saved_and_cloned_with_the_body_in_it(tmp_path: Any) -> None:
+    ids = keras.Input([None], dtype="int32")
+    outer = keras.Model(ids, TFGPT2MainLayer(CONFIG, dtype="float64")(ids).last_hidden_state)
+    outer.save(tmp_path / "outer.keras")
+    again = keras.models.load_model(tmp_path / "outer.keras")
+    assert bool(tf.reduce_all(again(INPUTS["input_ids"]) == outer(INPUTS["input_ids"])))
+    fresh = keras.models.clone_model(outer)
+    assert fresh(INPUTS["input_ids"]).dtype == tf.float64
+    assert not bool(tf.reduce_any(fresh(INPUTS["input_ids"]) == outer(INPUTS["input_ids"])))
 
 
 def test_the_cache_is_that_of_4_34_and_goes_on_in_a_graph(model: Any, wanted: Any) -> None:

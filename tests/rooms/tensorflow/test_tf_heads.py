@@ -145,7 +145,7 @@ def test_choices_of_any_number_in_one_graph(double: Any) -> None:
         places = np.full((1, count), 3, np.int32)
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "mc_token_ids": places}
         np.testing.assert_allclose(program(given), double(given).mc_logits, atol=1e-4)
-    assert double(double.dummy_inputs).mc_logits.shape == (1, 1)
+    assert double(double.dummy_inputs).mc_logits.shape == (1, 2)
 
 
 def test_a_place_beyond_the_sequence_is_nan_in_a_compiled_program(double: Any) -> None:
