@@ -35,7 +35,7 @@ class AdamW(keras.optimizers.Adam):
         **kwargs: As of any optimizer of Keras: clipnorm, global_clipnorm, use_ema and so on.
 
     Raises:
-        InputError: amsgrad.
+        InputError: amsgrad; and from `build`, variables of half precision, in which 0.999 is 1.
 
     Source:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2.
@@ -62,25 +62,44 @@ class AdamW(keras.optimizers.Adam):
             learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None, name=name, **kwargs
         )
 
+    def build(self, variables: list[Any]) -> None:
+        """Make the averages of some variables.
+
+        Args:
+            variables: Those that will learn, in float32 or float64.
+        """
+        narrow = [each for each in variables if str(each.dtype) not in ("float32", "float64")]
+        if narrow:
+            raise InputError(
+                f"{type(self).__name__} keeps weights and averages in float32 or float64, but "
+                f"{narrow[0].path} is {narrow[0].dtype}: make the model with dtype='mixed_bfloat16', which "
+                "computes in bfloat16."
+            )
+        super().build(variables)
+
     @property
     def averages(self) -> dict[str, list[Any]]:
         """The averages of gradients and of their squares, in the order of the variables."""
         return {"momentum": list(self._momentums), "velocity": list(self._velocities)}
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Update a variable and its averages, in one pass over their memory.
+        """Let a variable decay where it is a matrix, and update it and its averages.
 
         Args:
             gradient: Of the shape of the variable.
             variable: Which one, of those that the optimizer was built for.
             learning_rate: A scalar.
         """
-        index = self._get_variable_index(variable)
+        index, kind = self._get_variable_index(variable), variable.dtype
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            part = tf.constant(self.weight_decay, kind) * tf.cast(learning_rate, kind)  # []
+            variable.assign_sub(variable * part)  # as the variable
+        # As the kernel has them, so that the corrections are those of the averages that it makes.
+        beta_1, beta_2 = tf.constant(self.beta_1, kind), tf.constant(self.beta_2, kind)  # [] both
         step = tf.cast(self.iterations + 1, tf.float64)  # []
-        squares = tf.sqrt(1 - tf.cast(self.beta_2, tf.float64) ** step)  # [] what corrects sqrt(v)
+        squares = tf.sqrt(1 - tf.cast(beta_2, tf.float64) ** step)  # [] what corrects sqrt(v)
         rate = tf.cast(learning_rate, tf.float64) * squares  # []
-        rate = rate / (1 - tf.cast(self.beta_1, tf.float64) ** step)  # []
-        kind = variable.dtype
+        rate = rate / (1 - tf.cast(beta_1, tf.float64) ** step)  # []
         nothing = tf.zeros([], kind)  # []; the corrections are in the two numbers above
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -89,11 +108,14 @@ class AdamW(keras.optimizers.Adam):
             beta1_power=nothing,
             beta2_power=nothing,
             lr=tf.cast(rate, kind),
-            beta1=tf.cast(self.beta_1, kind),
-            beta2=tf.cast(self.beta_2, kind),
+            beta1=beta_1,
+            beta2=beta_2,
             epsilon=tf.cast(self.epsilon * squares, kind),
             grad=tf.cast(tf.convert_to_tensor(gradient), kind),
         )
+
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        """Do nothing: `update_step` lets a matrix decay, by numbers that are not rounded to float32 first."""
 
     def _use_weight_decay(self, variable: Any) -> bool:
         """Tell whether a variable decays: a matrix, unless it was excluded."""
