@@ -182,7 +182,7 @@ def _dense(gradient: Sequence[Any]) -> list[tf.Tensor | None]:
 def _accumulate(part: Callable[[Any], Any], count: Any) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
     """Add up losses and gradients of so many portions, one after another."""
     loss, gradient = part(0)  # [], and as the weights
-    if count == 1:
+    if isinstance(count, int) and count == 1:
         return loss, gradient
     known = [number for number, leaf in enumerate(gradient) if leaf is not None]
 
