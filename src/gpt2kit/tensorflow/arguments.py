@@ -9,8 +9,8 @@ head, L layers, E encoder positions, P n_positions (docs/shapes.md).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,21 +18,20 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
-from gpt2kit.errors import GPT2KitError, InputError, LengthError
+from gpt2kit.errors import InputError, LengthError
 from gpt2kit.tensorflow.cache import FixedCache, heads_of, pair
 from gpt2kit.tensorflow.layers import sizes
 
 __all__ = [
+    "check_keras_mask",
     "encoder",
     "head_masks",
     "ids",
     "indices",
     "inputs",
     "is_readable",
-    "named",
     "padding",
     "past",
-    "plainly",
     "positions",
     "rows",
     "tensor",
@@ -42,69 +41,6 @@ TENSORS = (
     "input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask", "inputs_embeds",
     "encoder_hidden_states", "encoder_attention_mask", "mc_token_ids", "labels", "mc_labels",
 )  # fmt: skip
-
-
-def plainly(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let this package's own errors leave a layer as they are; Keras would write all arguments under them."""
-
-    @functools.wraps(call)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return call(self, *args, **kwargs)
-        except GPT2KitError as error:
-            error._keras_call_info_injected = True  # type: ignore[attr-defined]  # read by Keras alone
-            raise
-
-    return tf.autograph.experimental.do_not_convert(checked)
-
-
-def named(names: Sequence[str], args: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring what a model was called with into keywords.
-
-    The first argument may hold several: a list or tuple in the order of the arguments, or a mapping. Then no
-    other tensors may come beside it.
-
-    Args:
-        names: The arguments of the model, in their order.
-        args: Arguments by place.
-        given: Arguments by name.
-
-    Raises:
-        InputError: Too many, an unknown name, or one twice.
-    """
-    if len(args) > len(names):
-        raise InputError(f"{len(args)} arguments came, and there are only {len(names)}: {', '.join(names)}.")
-    keywords = dict(zip(names, args, strict=False))
-    _add(keywords, given, names, "The call")
-    first = keywords.pop(names[0], None)
-    if isinstance(first, Mapping):
-        _add(keywords, first, names, "The mapping")
-    elif isinstance(first, list | tuple):
-        if first and all(isinstance(each, int | list | tuple) for each in first):
-            raise InputError(
-                f"{names[0]} is a list of numbers. Make an array of them: tf.constant({names[0]}). A list in "
-                "the first place holds one array for each argument."
-            )
-        if len(first) > len(names):
-            raise InputError(
-                f"The list in the first place holds {len(first)} arrays, and there are only {len(names)} "
-                f"arguments: {', '.join(names)}."
-            )
-        _add(keywords, dict(zip(names, first, strict=False)), names, "The list in the first place")
-    elif first is not None:
-        keywords[names[0]] = first
-    return {name: value for name, value in keywords.items() if value is not None}
-
-
-def _add(keywords: dict[str, Any], more: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Enter arguments by name; refuse those that no one knows, and those that are there already."""
-    for name, value in more.items():
-        if name not in names:
-            raise InputError(f"{where} has the unknown key {name!r}. The arguments are {', '.join(names)}.")
-        if value is not None and keywords.get(name) is not None:
-            raise InputError(f"{name} came twice: {where} has it too. Give it once.")
-        if value is not None:
-            keywords[name] = value
 
 
 def tensor(name: str, given: Any) -> tf.Tensor | None:
@@ -166,6 +102,19 @@ def inputs(
     return None, tf.reshape(embeds, [-1, shape[-1], D]), shape  # [B, T, D]
 
 
+def check_keras_mask(inputs_embeds: Any, attention_mask: Any) -> None:
+    """Refuse embeddings that say by Keras' own mask what is padding, where no attention_mask says it.
+
+    Keras keeps the mask as an attribute of the tensor; it hands it only to layers that have an argument for
+    it by a name of Keras' own.
+    """
+    if attention_mask is None and getattr(inputs_embeds, "_keras_mask", None) is not None:
+        raise InputError(
+            "inputs_embeds carry a mask of Keras, as those of Embedding(mask_zero=True) do, which attention "
+            "does not read. Give attention_mask=embedding.compute_mask(ids)."
+        )
+
+
 def ids(name: str, given: tf.Tensor, size: int, size_name: str) -> tf.Tensor:
     """Return ids, [..., T]; refuse those outside a table of `size` rows, if they can be looked at."""
     if not given.dtype.is_integer:
@@ -195,7 +144,8 @@ def rows(name: str, given: tf.Tensor, B: Any, T: Any) -> tf.Tensor:
     known = count is not None and isinstance(B, int) and isinstance(T, int)
     if not shape or not _fits(shape[-1], (T,)) or (known and count not in (T, B * T)):
         raise shape_error(name, f"[{_told(B)}, {_told(T)}]", given)
-    return tf.reshape(given, [-1, sizes(given)[-1]])  # [B or 1, T]
+    # In numbers, not as -1: then a size that only the graph's run tells ends it where it does not fit.
+    return tf.reshape(given, [math.prod(sizes(given)[:-1]), T])  # [B or 1, T]
 
 
 def past(past_key_values: Any, config: GPT2Config, B: Any) -> tuple[Sequence[Any], Any, Any]:
@@ -253,16 +203,18 @@ def _past_error(layer: int, config: GPT2Config, B: Any, came: Any) -> InputError
 def padding(attention_mask: tf.Tensor | None, shape: Sequence[Any], T: Any, least: Any, most: Any) -> Any:
     """Return the mask, [B, S] or [B, T, S]; refuse one that does not reach to the last new position.
 
+    Sizes that only a graph's run tells are asked for by its shape, so that the run ends where they differ.
+
     Args:
         attention_mask: What came, with the leading axes of the ids.
         shape: Of the ids as they came.
         T: Queries.
         least: Positions so far, the new ones included.
-        most: All places of a cache of fixed size; else as `least`.
+        most: All places of a cache of fixed size; else `least` itself.
     """
     if attention_mask is None:
         return None
-    _check_shown("attention_mask", attention_mask)
+    attention_mask = _shown("attention_mask", attention_mask)  # [..., S] or [..., T, S]
     given = attention_mask.shape.as_list()
     leading, by_query = list(shape[:-1]), len(given) == len(shape) + 1
     axes = [*leading, T] if by_query else leading
@@ -276,8 +228,8 @@ def padding(attention_mask: tf.Tensor | None, shape: Sequence[Any], T: Any, leas
         if known and least > T:
             wanted += f" ({least - T} in past_key_values and {T} new: give ones for the past as well)"
         raise shape_error("attention_mask", wanted, attention_mask)
-    S = sizes(attention_mask)[-1]
-    return tf.reshape(attention_mask, [-1, T, S] if by_query else [-1, S])  # [B, S] or [B, T, S]
+    S, B = (least if most is least else sizes(attention_mask)[-1]), math.prod(leading)
+    return tf.reshape(attention_mask, [B, T, S] if by_query else [B, S])  # [B, S] or [B, T, S]
 
 
 def positions(
@@ -367,7 +319,7 @@ def encoder(
     E = sizes(states)[1]
     states = tf.broadcast_to(states, [B, E, D])  # [B, E, D]
     if mask is not None:
-        _check_shown("encoder_attention_mask", mask)
+        mask = _shown("encoder_attention_mask", mask)  # [B, E] or [B, T, E]
         given = mask.shape.as_list()
         axes = {2: ((1, B), (E,)), 3: ((1, B), (1, T), (E,))}.get(len(given), ())
         if not axes or not all(_fits(size, fits) for size, fits in zip(given, axes, strict=True)):
@@ -399,9 +351,11 @@ def _check_numbers(name: str, given: tf.Tensor) -> None:
         raise InputError(f"{name} should hold numbers, but its dtype is {given.dtype.name}.")
 
 
-def _check_shown(name: str, mask: tf.Tensor) -> None:
-    """Refuse a mask that says anything but to see and not to see, if it can be looked at."""
+def _shown(name: str, mask: tf.Tensor) -> tf.Tensor:
+    """Return a mask; what says neither to see nor not to see is refused, or NaN if it cannot be looked at."""
     _check_numbers(name, mask)
+    if mask.dtype.is_bool:
+        return mask
     if is_readable(mask):
         values = mask.numpy()  # [*, S]
         others = values[(values != 0) & (values != 1)]
@@ -409,6 +363,9 @@ def _check_shown(name: str, mask: tf.Tensor) -> None:
             raise InputError(
                 f"{name} should hold 1 (to see) and 0 (padding), but it holds {float(others[0]):g}."
             )
+        return mask
+    said = tf.logical_or(tf.equal(mask, tf.zeros([], mask.dtype)), tf.equal(mask, tf.ones([], mask.dtype)))
+    return tf.where(said, tf.cast(mask, tf.float32), math.nan)  # [*, S]
 
 
 def _fits(size: Any, wanted: Sequence[Any]) -> bool:

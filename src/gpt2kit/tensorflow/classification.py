@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.tensorflow import arguments, target
+from gpt2kit.tensorflow import arguments, keywords, target
 from gpt2kit.tensorflow.layers import TFLinear, sizes
 from gpt2kit.tensorflow.loss import class_losses
 from gpt2kit.tensorflow.mask import score_dtype
 from gpt2kit.tensorflow.model import TFGPT2MainLayer
 from gpt2kit.tensorflow.outputs import TFSequenceClassifierOutputWithPast
 from gpt2kit.tensorflow.pretrained import TFGPT2PreTrainedModel
+from gpt2kit.tensorflow.table import nan_outside
 
 __all__ = ["TFGPT2ForSequenceClassification"]
 
@@ -69,7 +70,7 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         self.transformer = TFGPT2MainLayer(config, name="transformer", dtype=policy)
         self.build()
 
-    @arguments.plainly
+    @keywords.plainly
     def call(
         self,
         input_ids: Any = None,
@@ -130,7 +131,8 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         )
         hidden_states = body.last_hidden_state  # [B, T, D]
         last = self._last_tokens(input_ids, attention_mask, hidden_states)  # [B]
-        logits = self.score(tf.gather(hidden_states, last, axis=1, batch_dims=1))  # [B, N]
+        found = tf.gather(hidden_states, last, axis=1, batch_dims=1)  # [B, D]
+        logits = self.score(nan_outside(found, last, sizes(hidden_states)[1]))  # [B, N]
         output = TFSequenceClassifierOutputWithPast(
             loss=None if labels is None else self._losses_of(logits, labels),
             logits=logits,
@@ -209,16 +211,17 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
             )
 
     def _last_tokens(self, input_ids: Any, attention_mask: Any, hidden_states: tf.Tensor) -> tf.Tensor:
-        """Return the position of the last token of each row, [B]."""
+        """Return the position of the last token of each row, [B]; a row that is all hidden has T, outside."""
         B, T, _ = sizes(hidden_states)
         pad = self.config.pad_token_id
         if attention_mask is not None:
             mask: Any = arguments.tensor("attention_mask", attention_mask)
             shown = tf.cast(tf.not_equal(mask, tf.zeros([], mask.dtype)), tf.int32)  # [B, S] or [B, T, S]
             shown = tf.reshape(shown, [B, -1])[:, -T:]  # [B, T]
-            if arguments.is_readable(shown) and not bool(tf.reduce_all(tf.reduce_any(shown == 1, axis=1))):
+            seen = tf.reduce_any(shown == 1, axis=1)  # [B]
+            if arguments.is_readable(seen) and not bool(tf.reduce_all(seen)):
                 raise InputError("attention_mask hides all of a row, which leaves no last token to read.")
-            return T - 1 - tf.argmax(shown[:, ::-1], axis=1, output_type=tf.int32)  # [B]
+            return tf.where(seen, T - 1 - tf.argmax(shown[:, ::-1], axis=1, output_type=tf.int32), T)  # [B]
         if pad is not None and input_ids is not None:
             padded = tf.cast(tf.equal(arguments.tensor("input_ids", input_ids), pad), tf.int32)  # [B, T]
             return (tf.argmax(padded, axis=1, output_type=tf.int32) - 1) % T  # [B]; first padding, or the end

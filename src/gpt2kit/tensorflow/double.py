@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.tensorflow import arguments, target
+from gpt2kit.tensorflow import keywords, target
 from gpt2kit.tensorflow.heads import LanguageHead
 from gpt2kit.tensorflow.layers import sizes
 from gpt2kit.tensorflow.loss import class_losses, next_token_loss
@@ -60,7 +60,7 @@ class TFGPT2DoubleHeadsModel(LanguageHead, TFGPT2PreTrainedModel):
         self.multiple_choice_head = TFSequenceSummary(config, deviation, name=name, dtype=policy)
         self.build()
 
-    @arguments.plainly
+    @keywords.plainly
     def call(
         self,
         input_ids: Any = None,

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from gpt2kit.errors import InputError
-from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow import keywords
 
 __all__ = ["FitMixin"]
 
@@ -90,7 +90,7 @@ class FitMixin:
     def predict_step(self: Any, data: Any) -> Any:
         """Return the output for a batch, without a cache, whose batches could not be joined."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        given = arguments.named(self.argument_names(), (x,), {})
+        given = keywords.named(self.argument_names(), (x,), {})
         return self(**(given | {"use_cache": False, "return_dict": True, "training": False}))
 
     def compute_loss(
@@ -145,7 +145,7 @@ class FitMixin:
     def _sorted(self: Any, data: Any) -> tuple[dict[str, Any], Any, Any]:
         """Return arguments of a call, labels, and weights of the texts."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        given = arguments.named(self.argument_names(), (x,), {})
+        given = keywords.named(self.argument_names(), (x,), {})
         labels = {name: given.pop(name) for name in self.label_names if name in given}
         labels |= self._named_labels(y)
         if self._own_loss:

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
-from gpt2kit.tensorflow import arguments, target
+from gpt2kit.tensorflow import arguments, keywords, target
 from gpt2kit.tensorflow.generation.mixin import TFGenerationMixin
 from gpt2kit.tensorflow.layers import TFLinear, sizes
 from gpt2kit.tensorflow.loss import next_token_loss, token_loss
@@ -88,7 +88,7 @@ class TFGPT2LMHeadModel(LanguageHead, TFGenerationMixin, TFGPT2PreTrainedModel):
         self.add_head(config)
         self.build()
 
-    @arguments.plainly
+    @keywords.plainly
     def call(
         self,
         input_ids: Any = None,

@@ -6,6 +6,7 @@ K width of a head, L layers, E encoder positions (docs/shapes.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import InputError
-from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow import arguments, keywords
 from gpt2kit.tensorflow.cache import FixedCache
 from gpt2kit.tensorflow.checkpointing import recomputed
 from gpt2kit.tensorflow.dropout import TFDropout
@@ -105,7 +106,7 @@ class TFGPT2MainLayer(keras.layers.Layer):
         own = GPT2Config.from_dict(config["config"])
         return cls(own, name=config["name"], trainable=config["trainable"], dtype=policy)
 
-    @arguments.plainly
+    @keywords.plainly
     def call(
         self,
         input_ids: tf.Tensor | None = None,
@@ -190,15 +191,17 @@ class TFGPT2MainLayer(keras.layers.Layer):
     ) -> _Call:
         """Refuse what cannot be computed, and bring the rest into the form that the blocks take."""
         config, tensor = self.config, arguments.tensor
+        arguments.check_keras_mask(inputs_embeds, attention_mask)
         input_ids, embeds, shape = arguments.inputs(
             tensor("input_ids", input_ids), tensor("inputs_embeds", inputs_embeds), config
         )  # [B, T], [B, T, D]
         B, T = sizes(embeds if input_ids is None else input_ids)[:2]
         pasts, places, filled = arguments.past(past_key_values, config, B)
         start = places if filled is None else filled
-        S = start + T if filled is None else places
+        reached = start + T
+        S = reached if filled is None else places
         _refuse_overflow(filled, T, places)
-        mask = arguments.padding(tensor("attention_mask", attention_mask), shape, T, start + T, S)  # [B, S]
+        mask = arguments.padding(tensor("attention_mask", attention_mask), shape, T, reached, S)  # [B, S]
         position_ids = arguments.positions(
             tensor("position_ids", position_ids), mask, start, B, T, config.n_positions
         )  # [B or 1, T]
@@ -214,6 +217,8 @@ class TFGPT2MainLayer(keras.layers.Layer):
             types = arguments.rows("token_type_ids", tensor("token_type_ids", token_type_ids), B, T)
             types = arguments.ids("token_type_ids", types, config.vocab_size, "vocab_size")  # [B or 1, T]
             embeds = embeds + self.wte(types)  # [B, T, D]
+        if filled is not None and not isinstance(filled, int):  # XLA would write over the last places
+            embeds = tf.where(reached <= places, embeds, tf.constant(math.nan, embeds.dtype))  # [B, T, D]
         head_masks = arguments.head_masks(tensor("head_mask", head_mask), config, B, T, S, E)
         return _Call(embeds, shape, pasts, filled, mask, head_masks, states, encoder_mask)
 
@@ -255,7 +260,7 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
         self.transformer = TFGPT2MainLayer(config, name="transformer", dtype=self.dtype_policy)
         self.build()
 
-    @arguments.plainly
+    @keywords.plainly
     def call(
         self,
         input_ids: Any = None,

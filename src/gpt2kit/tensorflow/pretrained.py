@@ -15,7 +15,7 @@ import tensorflow as tf
 from gpt2kit.config import GPT2Config
 from gpt2kit.errors import ConfigError
 from gpt2kit.generation import GenerationConfig
-from gpt2kit.tensorflow import arguments
+from gpt2kit.tensorflow import keywords
 from gpt2kit.tensorflow.checkpointing import CheckpointingMixin
 from gpt2kit.tensorflow.dataset import DatasetMixin
 from gpt2kit.tensorflow.fit import FitMixin
@@ -70,7 +70,7 @@ class TFGPT2PreTrainedModel(
         Raises:
             InputError: An unknown name, an argument that came twice, a list that is too long.
         """
-        return super().__call__(**arguments.named(self.argument_names(), args, kwargs))
+        return super().__call__(**keywords.named(self.argument_names(), args, kwargs))
 
     @classmethod
     def argument_names(cls) -> tuple[str, ...]:

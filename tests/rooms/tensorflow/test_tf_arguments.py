@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+import keras
 import tensorflow as tf
 
 from cases import B, E, T, make_inputs, random_checkpoint, tiny_config
@@ -286,3 +287,108 @@ def test_a_function_of_tensorflow_refuses_with_the_same_class(model: Any) -> Non
     for function in (tf.function(model), tf.function(lambda ids: model(ids))):
         with pytest.raises(InputError, match="float32"):
             function(tf.ones([2, 3]))
+
+
+@pytest.mark.parametrize(
+    "flag", ["use_cache", "output_attentions", "output_hidden_states", "return_dict", "training"]
+)
+def test_a_flag_that_is_neither_true_nor_false_is_refused(model: Any, flag: str) -> None:
+    for value in ("no", 1, tf.constant(1)):
+        for call in (model, model.transformer):
+            with pytest.raises(InputError, match=rf"^{flag} should be True or False, but it is "):
+                call(IDS, **{flag: value})
+    model(IDS, **{flag: np.False_})
+
+
+# --------------------------------------------------------------------------- what only a graph's run tells
+
+
+@pytest.fixture(scope="module")
+def unsized(model: Any) -> Any:
+    """Make graphs of sizes unknown, without XLA and with it: (given, jit_compile) -> logits."""
+    ids, five = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2, None, 3, None, 11], tf.float32)
+    names = ("attention_mask", "token_type_ids", "position_ids", "past_key_values", "input_ids")
+    kept: dict[Any, Any] = {}
+
+    def run(given: dict[str, Any], jit_compile: bool) -> Any:
+        key = (*(name in given for name in names), jit_compile)
+        if key not in kept:
+            specs = {name: (five,) * 3 if name == "past_key_values" else ids for name in given}
+            kept[key] = tf.function(
+                lambda given: model(given).logits, input_signature=[specs], jit_compile=jit_compile
+            )
+        return kept[key](given)
+
+    return run
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_sizes_that_do_not_fit_end_the_run_of_a_graph_that_did_not_know_them(
+    model: Any, unsized: Any, jit_compile: bool
+) -> None:
+    ids, mask, types = (tf.constant(each[:, :B], tf.int32) for each in (IDS, MASK, TYPES))  # [B, B] each
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    np.testing.assert_allclose(unsized(given, jit_compile), model(given).logits, atol=1e-4)
+    for name, wrong in (
+        ("attention_mask", mask[:1]),
+        ("attention_mask", mask[:, :1]),
+        ("token_type_ids", types[:, :1]),
+    ):
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+            unsized({**given, name: wrong}, jit_compile)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_mask_without_the_past_ends_the_run_of_a_graph(model: Any, unsized: Any, jit_compile: bool) -> None:
+    past = model(tf.constant(IDS), attention_mask=MASK).past_key_values
+    given = {
+        "input_ids": tf.constant(IDS[:, :1]),
+        "position_ids": tf.constant(IDS[:, :1] * 0 + T),
+        "past_key_values": past,
+        "attention_mask": tf.concat([tf.constant(MASK, tf.int32), tf.ones([B, 1], tf.int32)], axis=1),
+    }
+    given["input_ids"] = tf.cast(given["input_ids"], tf.int32)
+    given["position_ids"] = tf.cast(given["position_ids"], tf.int32)
+    np.testing.assert_allclose(unsized(given, jit_compile), model(given).logits, atol=1e-4)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        unsized({**given, "attention_mask": tf.ones([B, 1], tf.int32)}, jit_compile)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_mask_of_other_numbers_is_nan_in_a_graph(model: Any, jit_compile: bool) -> None:
+    run = tf.function(lambda mask: model(IDS, attention_mask=mask).logits, jit_compile=jit_compile)
+    mask = MASK.copy()
+    mask[1, -1] = 2
+    wrong = np.arange(B) == 1  # [B]
+    logits = run(tf.constant(mask))  # [B, T, V]
+    assert np.isnan(logits).all(axis=(1, 2)).tolist() == wrong.tolist()
+    assert np.isfinite(logits).all(axis=(1, 2)).tolist() == (~wrong).tolist()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_fixed_cache_that_is_full_gives_nan_in_a_graph(model: Any, jit_compile: bool) -> None:
+    empty = tf.zeros([B, 3, 5, 11])  # [B, H, S, K]
+    layers = tuple((empty, empty) for _ in range(3))
+
+    def call(filled: tf.Tensor) -> Any:
+        return model(IDS[:, :2], past_key_values=FixedCache(layers, filled)).logits  # [B, T, V]
+
+    run = tf.function(call, jit_compile=jit_compile)
+    np.testing.assert_allclose(run(tf.constant(3)), call(tf.constant(3)), atol=1e-4)
+    assert np.isnan(run(tf.constant(4))).all()
+
+
+def test_embeddings_that_carry_a_mask_of_keras_want_an_attention_mask(model: Any) -> None:
+    embedding = keras.layers.Embedding(CONFIG.vocab_size, CONFIG.n_embd, mask_zero=True)
+    embeds = embedding(tf.constant(IDS * MASK))
+    for call in (model, model.transformer):
+        with pytest.raises(InputError, match=r"mask of Keras.*attention_mask=embedding\.compute_mask"):
+            call(inputs_embeds=embeds)
+    shown = embedding.compute_mask(tf.constant(IDS * MASK))
+    same(
+        model(inputs_embeds=embeds, attention_mask=shown),
+        model(inputs_embeds=embeds.numpy(), attention_mask=MASK),
+    )
+    ids = keras.Input([None], dtype="int32")
+    with pytest.raises(InputError, match="mask of Keras"):
+        keras.Model(ids, model(inputs_embeds=embedding(ids)).logits)(tf.constant(IDS * MASK))
