@@ -361,6 +361,18 @@ def test_structures_that_go_in_circles_or_nowhere_are_refused(tmp_path: Path) ->
         open_tf(tmp_path)
 
 
+def test_a_link_whose_name_is_longer_than_any_number_of_bytes_is_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, link(h5py.ExternalLink("/etc/hostname", "x"))) / H5
+    data = bytearray(path.read_bytes())
+    name = data.index(b"embeddings:0")  # before it: version, flags, kind of link, length
+    data[name - 3] |= 3  # the length has 8 bytes
+    data[name - 2] = 0  # a link within the file
+    data[name - 1 : name + 7] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="cannot be read as HDF5"):
+        open_tf(tmp_path)
+
+
 def test_any_damage_is_told_and_none_takes_long(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     whole, refused = SHARD.read_bytes(), 0

@@ -264,6 +264,8 @@ def _link(data: bytes) -> tuple[str, int | None]:
     width = 1 << (flags & 3)
     length = int.from_bytes(data[place : place + width], "little")
     place += width
+    if place + length > len(data):
+        raise HDF5Error("the name of a link is cut off")
     name = data[place : place + length].decode()
     return name, None if kind else int(struct.unpack_from("<Q", data, place + length)[0])
 
