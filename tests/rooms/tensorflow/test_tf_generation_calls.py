@@ -197,5 +197,6 @@ def test_options_changed_in_the_models_configuration_are_taken_and_told():
     model = TFGPT2LMHeadModel(config)
     model.generation_config = GenerationConfig.from_model_config(config)
     model.config.max_length = 9
-    with pytest.warns(UserWarning, match=r"changed in `model.config`"):
+    with pytest.warns(UserWarning, match=r"changed in `model.config`") as told:
         assert model.generate(IDS).shape == (2, 9)
+    assert told[0].filename == __file__

@@ -249,6 +249,11 @@ def test_the_models_own_options_hold_where_the_call_says_nothing():
     assert model.generate(IDS, max_new_tokens=2).shape == (2, 7)
     assert model.generate(IDS, generation_config=GenerationConfig(max_new_tokens=4)).shape == (2, 9)
     assert model.generation_config.max_new_tokens == 3
+    model = build()
+    model.config.max_length = 7
+    with pytest.warns(UserWarning, match=r"changed in `model\.config`") as told:
+        assert model.generate(IDS).shape == (2, 7)
+    assert told[0].filename == __file__
 
 
 def test_the_default_length_warns_the_caller(model: GPT2LMHeadModel):

@@ -7,7 +7,6 @@ Dimensions: B prompts, T tokens of a prompt, n of a negative one.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import random
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from gpt2kit.errors import InputError
 from gpt2kit.generation import BaseStreamer, GenerationConfig, GenerationMode, GenerationPlan
+from gpt2kit.generation.options import options_of
 from gpt2kit.generation.order import end_tokens
 from gpt2kit.torch.generation.assisted import assisted_generation
 from gpt2kit.torch.generation.beams import beam_search
@@ -191,36 +191,10 @@ class GenerationMixin(SearchByHand):
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """Return the options of this call, and the arguments of the model among the keywords."""
-        if generation_config is None:
-            self._follow_model_config()
-            generation_config = self.generation_config
-        if not isinstance(generation_config, GenerationConfig):
-            raise InputError(
-                f"generation_config has to be a gpt2kit.GenerationConfig, but is a "
-                f"{type(generation_config).__name__}. Make one: GenerationConfig(**options)."
-            )
-        config = copy.deepcopy(generation_config)
-        model_kwargs = {name: value for name, value in kwargs.items() if name not in GenerationConfig.FIELDS}
+        config, model_kwargs = options_of(self, generation_config, kwargs, stacklevel=5)
         self._check_model_kwargs(model_kwargs)
-        config.update(**{name: value for name, value in kwargs.items() if name in GenerationConfig.FIELDS})
         config.validate()
         return config, model_kwargs
-
-    def _follow_model_config(self) -> None:
-        """Take over options that were changed in the model's own configuration, as 4.34 does, and say so."""
-        current = self.generation_config
-        if not current._from_model_config or current._original_object_hash != hash(current):
-            return
-        changed = GenerationConfig.from_model_config(self.config)
-        if changed != current:
-            warnings.warn(
-                "Generation options were changed in `model.config`; they are taken from there this time. Set "
-                "them in "
-                "`model.generation_config`, or pass them to `generate`.",
-                UserWarning,
-                stacklevel=5,
-            )
-            self.generation_config = changed
 
     def _check_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         """Refuse keywords that neither the options nor the model read."""
