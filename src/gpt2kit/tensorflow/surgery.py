@@ -132,8 +132,11 @@ class SurgeryMixin:
         self._forget_programs()
 
     def _forget_programs(self: Any) -> None:
-        """Have `fit`, `evaluate` and `predict` trace their steps again."""
+        """Have `fit`, `evaluate`, `predict` and `generate` trace their steps again."""
         self.train_function = self.test_function = self.predict_function = None
+        made = self.__dict__.get("_programs")  # of `generate`
+        if made is not None:
+            made.forget()  # else it would hold the weights that are gone
 
 
 def _left(config: GPT2Config, layer: Any, heads: set[int], gone: set[int]) -> list[int]:

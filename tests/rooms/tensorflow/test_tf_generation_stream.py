@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -153,3 +155,58 @@ def test_a_streamer_has_no_place_in_a_graph(model: TFGPT2LMHeadModel):
     )
     with pytest.raises(InputError, match=r"tf\.function"):
         write(tf.constant(IDS))
+
+
+# ---------------------------------------------------------------------- without a streamer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [PADDED | {"repetition_penalty": 1.3}, DRAWN | {"num_return_sequences": 3, "top_k": 7}],
+    ids=["padded", "drawn"],
+)
+def test_a_long_text_is_written_by_the_graph_of_a_step_and_is_the_one_of_a_loop_that_keeps_scores(
+    model: TFGPT2LMHeadModel, options: dict[str, Any]
+):
+    looped = model.generate(IDS, max_new_tokens=19, **options, **KEPT, output_scores=True)
+    traced = model.programs.traced
+    output = model.generate(IDS, max_new_tokens=19, **options, **KEPT)
+    assert model.programs.traced == traced + 1
+    assert type(output) is type(looped)
+    np.testing.assert_array_equal(output.sequences, looped.sequences)
+    text = model.generate(IDS[:, 1:], max_new_tokens=20, **(options | {"attention_mask": None}))
+    assert text.shape == output.sequences.shape
+    assert model.programs.traced == traced + 1
+
+
+def test_a_short_text_and_one_of_which_more_is_kept_trace_nothing(model: TFGPT2LMHeadModel):
+    traced = model.programs.traced
+    model.generate(IDS, max_new_tokens=15)
+    model.generate(IDS, max_new_tokens=16, use_cache=False)
+    model.generate(IDS, max_new_tokens=16, **KEPT, output_hidden_states=True)
+    past = model(IDS[:, :4], use_cache=True).past_key_values
+    model.generate(IDS, max_new_tokens=16, past_key_values=past)
+    assert model.programs.traced == traced
+
+
+def test_rules_of_ones_own_get_tensors(model: TFGPT2LMHeadModel):
+    seen = []
+
+    def rule(input_ids: Any, scores: Any, cur_len: Any) -> Any:
+        seen.append((tf.is_tensor(input_ids), input_ids.shape[1] == cur_len))
+        return scores
+
+    model.generate(IDS, max_new_tokens=16, logits_processor=[rule])
+    assert seen == [(True, True)] * 16
+
+
+def test_a_model_of_another_size_lets_go_of_its_programs_and_of_the_weights_in_them():
+    config = tiny_config(n_positions=37, n_layer=1, eos_token_id=None, pad_token_id=1)
+    changed = build_tf(config, random_checkpoint(config, 5))
+    changed.generate(IDS, max_new_tokens=16)
+    held = weakref.ref(next(iter(changed.programs._made.values())))
+    changed.resize_token_embeddings(103)
+    gc.collect()
+    assert held() is None
+    wanted = changed.generate(IDS, max_new_tokens=16, **KEPT, output_scores=True).sequences
+    np.testing.assert_array_equal(changed.generate(IDS, max_new_tokens=16), wanted)

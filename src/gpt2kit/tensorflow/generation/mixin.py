@@ -38,7 +38,7 @@ from gpt2kit.tensorflow.generation.program import Programs
 from gpt2kit.tensorflow.generation.prompt import Prompt, make_prompt
 from gpt2kit.tensorflow.generation.record import record_of
 from gpt2kit.tensorflow.generation.search import Search, search
-from gpt2kit.tensorflow.generation.stream import check_streamer, stream
+from gpt2kit.tensorflow.generation.stream import check_streamer, pays, stream
 from gpt2kit.tensorflow.generation.transition import transition_scores
 
 __all__ = ["RUNNER_OF", "TFGenerationMixin"]
@@ -95,11 +95,13 @@ class TFGenerationMixin:
     ) -> Any:
         """Write on from a prompt.
 
-        As it stands, the loop runs in Python, token by token. With `jit_compile=True` it is one program that
-        XLA compiles: the next call compiles nothing if its batch, the bucket of its prompt and that of its
-        length are the same, and the same rules apply; their numbers and the seed may be others. Within a
-        tf.function of the caller's the generation becomes a part of it, arrays get the lengths that are
-        asked for, texts are `max_length` long, and the tokens of a row for which none could be chosen are -1.
+        As it stands, the loop runs in Python, token by token; where 16 tokens or more are asked for and
+        nothing else is kept, a step of it is a graph, which the model keeps. With `jit_compile=True` it
+        is one program that XLA compiles: the next call compiles nothing if its batch, the bucket of its
+        prompt and that of its length are the same, and the same rules apply; their numbers and the seed may
+        be others. Within a tf.function of the caller's the generation becomes a part of it, arrays get the
+        lengths that are asked for, texts are `max_length` long, and the tokens of a row for which none could
+        be chosen are -1.
 
         Args:
             inputs: The prompts, [B, T], padded on the left if at all; `input_ids` is another name. Without
@@ -218,6 +220,8 @@ def _token_by_token(model: Any, prompt: Prompt, how: Search, plan: GenerationPla
     """Run greedy search or sampling."""
     if compiled:
         return compiled_search(model, prompt, how, plan)
+    if pays(prompt, how, plan):
+        return stream(model, prompt, how, plan)
     return search(model, prompt.repeat(plan.returns), how)
 
 

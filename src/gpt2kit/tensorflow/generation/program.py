@@ -50,6 +50,10 @@ class Programs:
             self._made[key] = tf.function(traced, jit_compile=compiled, autograph=False)
         return self._made[key](tf.nest.map_structure(tf.convert_to_tensor, arguments))
 
+    def forget(self) -> None:
+        """Let go of what was compiled, and of the weights and the memory that it holds."""
+        self._made.clear()
+
     def __reduce__(self) -> tuple[type[Programs], tuple[()]]:
         """Copy and pickle without what was compiled."""
         return Programs, ()

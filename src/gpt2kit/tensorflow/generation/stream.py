@@ -1,6 +1,7 @@
-"""Greedy search and sampling for somebody who waits for the text: each token is handed on when it is chosen.
+"""Greedy search and sampling by a graph of one step: each token can be handed on when it is chosen.
 
-The prompt is read operation by operation, so that the first token comes at once. What follows is read by a
+That is how a streamer is served, and how a text is written of which nothing but the tokens is kept. The
+prompt is read operation by operation, so that the first token comes at once. What follows is read by a
 graph of one step, which is traced before the second token; XLA, which would compile it for seconds, does not.
 Dimensions: B prompts, R rows of text, T tokens so far, or that have room, V vocabulary.
 """
@@ -20,10 +21,17 @@ from gpt2kit.tensorflow.generation.choice import check_choice, chosen, padding
 from gpt2kit.tensorflow.generation.compiled import key_of, prompt_of
 from gpt2kit.tensorflow.generation.prompt import Prompt
 from gpt2kit.tensorflow.generation.reader import Layers, Reader, repeated
-from gpt2kit.tensorflow.generation.record import TFGreedySearchDecoderOnlyOutput, TFSampleDecoderOnlyOutput
+from gpt2kit.tensorflow.generation.record import (
+    Record,
+    TFGreedySearchDecoderOnlyOutput,
+    TFSampleDecoderOnlyOutput,
+)
 from gpt2kit.tensorflow.generation.search import Search
 
-__all__ = ["check_streamer", "stream"]
+__all__ = ["check_streamer", "pays", "stream"]
+
+# Tracing a step takes as long as some 20 tokens are faster by; it is done once for a model and a bucket.
+_MANY = 16
 
 
 def check_streamer(
@@ -62,7 +70,24 @@ def check_streamer(
         )
 
 
-def stream(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan, streamer: Any) -> Any:
+def pays(prompt: Prompt, how: Search, plan: GenerationPlan) -> bool:
+    """Tell whether a text that nobody waits for is sooner done here, and is all that is asked for."""
+    asked = how.record or Record()
+    nothing_kept = asked.scores is None and asked.attentions is None and asked.hidden_states is None
+    return nothing_kept and prompt.past is None and plan.use_cache and plan.max_new_tokens >= _MANY
+
+
+class _Nobody(BaseStreamer):
+    """Who listens where nobody does."""
+
+    def put(self, value: Any) -> None:
+        """Pass over it."""
+
+    def end(self) -> None:
+        """Pass over it."""
+
+
+def stream(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan, streamer: Any = None) -> Any:
     """Write on from a prompt, and hand on every token.
 
     Args:
@@ -70,11 +95,12 @@ def stream(model: Any, prompt: Prompt, how: Search, plan: GenerationPlan, stream
         prompt: What the text begins with.
         how: The rules and the ends.
         plan: How long the text may become.
-        streamer: Gets the prompt, [B, T], then the tokens of each step, [R].
+        streamer: Gets the prompt, [B, T], then the tokens of each step, [R]; None where nobody waits.
 
     Returns:
         The tokens [R, T + new], or an output with them.
     """
+    streamer = _Nobody() if streamer is None else streamer
     with _told_of_errors(streamer):
         text = _written(_Steps(model, prompt, plan), how, streamer)  # [R, T + new]
     if how.record is None:
@@ -91,7 +117,8 @@ def _written(steps: _Steps, how: Search, streamer: Any) -> Any:
     ended = np.zeros(len(text), bool)  # [R]
     while True:
         T = text.shape[1]
-        scores = how.warpers(text, how.processors(text, scores, T), T)  # [R, V]
+        so_far = tf.constant(text)  # [R, T]; rules are made of TensorFlow's operations
+        scores = how.warpers(so_far, how.processors(so_far, scores, T), T)  # [R, V]
         tokens, values = (x.numpy() for x in chosen(scores, how.sampled, how.seed, T))  # [R] each
         check_choice(float(values[~ended].min()))
         if ended.any():
