@@ -116,5 +116,5 @@ def test_the_framework_of_a_run_from_before_there_were_two_is_torch(tmp_path):
 
 
 def test_an_unknown_framework_is_refused():
-    with pytest.raises(TrainingError, match="framework must be one of torch, flax, got 'keras'"):
+    with pytest.raises(TrainingError, match="framework must be one of torch, flax, tensorflow, got 'keras'"):
         TrainingConfig(framework="keras")
