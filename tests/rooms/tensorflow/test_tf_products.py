@@ -62,6 +62,23 @@ def test_a_cache_is_written_to_at_the_same_places_in_a_compiled_program(T: int, 
         np.testing.assert_array_equal(function(cached, new, tf.constant(start)), wanted)
 
 
+@pytest.mark.parametrize(("T", "start"), [(1, 6), (3, 2)])
+def test_the_gradient_of_what_was_written_is_the_same_in_a_compiled_program(T: int, start: int) -> None:
+    drawn = np.random.default_rng(11)
+    given = [tf.constant(drawn.standard_normal((2, 3, size, 5))) for size in (7, T)]
+
+    def slopes(cached: Any, new: Any, start: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch((cached, new))
+            result = tf.reduce_sum(write(cached, new, start) ** 3)
+        return tape.gradient(result, (cached, new))
+
+    wanted = slopes(*given, tf.constant(start))
+    assert not wanted[0][:, :, start : start + T].numpy().any()  # what was written over counts for nothing
+    for mine, other in zip(compiled(slopes)(*given, tf.constant(start)), wanted, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-12)
+
+
 def test_a_cache_with_rows_and_heads_in_one_axis_comes_back_as_it_was() -> None:
     states = tf.reshape(tf.range(2 * 3 * 7 * 5), (2, 3, 7, 5))
     ((keys, values),) = merged(((states, -states),))
