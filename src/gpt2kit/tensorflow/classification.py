@@ -170,6 +170,10 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         apart = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)  # [B, N]
         return tf.reduce_mean(apart, axis=-1)  # [B]
 
+    def names_classes(self, name: str, labels: tf.Tensor) -> bool:
+        """Tell whether labels name one class for each text."""
+        return self._problem_type(labels) == "single_label_classification"
+
     def _problem_type(self, labels: tf.Tensor) -> str:
         """Return what kind of problem it is."""
         several = "single_label_classification" if labels.dtype.is_integer else "multi_label_classification"

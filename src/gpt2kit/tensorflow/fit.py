@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from gpt2kit.errors import InputError
 from gpt2kit.tensorflow import keywords
+from gpt2kit.tensorflow.loss import IGNORED_LABEL
 
 __all__ = ["FitMixin"]
 
@@ -115,7 +116,8 @@ class FitMixin:
         """
         if not self._own_loss:
             return super().compute_loss(x, y, self._scores(y_pred, y), sample_weight, training)  # type: ignore[misc]
-        losses = [y_pred[LOSS_OF[name]] for name in self.label_names if LOSS_OF[name] in y_pred]
+        given = [name for name in self.label_names if LOSS_OF[name] in y_pred]
+        losses = [y_pred[LOSS_OF[name]] for name in given]
         if not losses:
             names = " or ".join(map(repr, self.label_names))
             raise InputError(
@@ -125,13 +127,25 @@ class FitMixin:
             )
         if sample_weight is not None:
             losses = [self._weighted(loss, sample_weight) for loss in losses]
-        total = tf.add_n([tf.reduce_mean(loss) for loss in losses])  # []
+        total = tf.add_n([self._mean(loss, name, x) for loss, name in zip(losses, given, strict=True)])  # []
         total += sum(tf.cast(tf.reduce_sum(loss), total.dtype) for loss in self.losses)  # []
         return total / tf.distribute.get_strategy().num_replicas_in_sync  # []; gradients are added up
 
     def compute_metrics(self: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Return the metrics, given labels and scores."""
         return super().compute_metrics(x, y, self._scores(y_pred, y), sample_weight)  # type: ignore[misc]
+
+    def _mean(self: Any, loss: tf.Tensor, name: str, x: Mapping[str, Any]) -> tf.Tensor:
+        """Return the mean of a loss, []; of one that has -100 for a class, over the texts that count."""
+        labels = tf.reshape(tf.convert_to_tensor(x[name]), [-1])  # [B]
+        if not self.names_classes(name, labels):
+            return tf.reduce_mean(loss)  # []
+        count = tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORED_LABEL), loss.dtype))  # []
+        return tf.reduce_sum(loss) / count  # []
+
+    def names_classes(self: Any, name: str, labels: tf.Tensor) -> bool:
+        """Tell whether labels name one class for each text."""
+        return name == "mc_labels"
 
     def _weighted(self: Any, loss: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         """Weigh the loss of each text, [B]."""

@@ -93,7 +93,10 @@ class TFGPT2MainLayer(keras.layers.Layer):
             part.build()
 
     def _lock_state(self) -> None:
-        """Leave the layer open, so that other embeddings may be put in their place."""
+        """Leave the layer open, so that other embeddings may be put in their place.
+
+        Keras calls this when it has built a layer, and has no public way to keep one open.
+        """
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same layer of, with fresh weights."""

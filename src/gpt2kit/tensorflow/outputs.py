@@ -117,6 +117,7 @@ def register(output_class: type[ModelOutput]) -> None:
     def unflatten(names: tuple[str, ...], values: Any) -> ModelOutput:
         return output_class(**dict(zip(names, values, strict=True)))
 
+    # keras.tree has no way to register a class; this is what it is made of.
     optree.register_pytree_node(output_class, flatten, unflatten, namespace="keras")
 
 

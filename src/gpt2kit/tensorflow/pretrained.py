@@ -95,7 +95,10 @@ class TFGPT2PreTrainedModel(
                 part.build()
 
     def _lock_state(self) -> None:
-        """Leave the model open, so that a subclass may add layers of its own."""
+        """Leave the model open, so that a subclass may add layers of its own.
+
+        Keras calls this when it has built a layer, and has no public way to keep one open.
+        """
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same model of, with fresh weights."""

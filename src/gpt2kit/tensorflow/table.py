@@ -119,7 +119,10 @@ def _replace(layer: Any, table: tf.Tensor) -> None:
 
 
 def replace_variables(layer: Any, **values: tf.Tensor) -> None:
-    """Give a layer other variables under the names of old ones; Keras has to be told to let it."""
+    """Give a layer other variables under the names of old ones.
+
+    Keras locks a layer when it is built, and has no public way to open it again or to take a variable out.
+    """
     for name in values:
         layer._untrack_variable(getattr(layer, name))
     layer._tracker.unlock()

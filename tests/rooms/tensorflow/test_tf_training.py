@@ -90,6 +90,14 @@ def test_a_classifier_learns_with_weights_and_metrics() -> None:
     assert weighed == pytest.approx((losses[0] + 3 * losses[1]) / 2, rel=1e-4)
 
 
+def test_a_text_labelled_minus_100_counts_for_nothing_in_the_mean() -> None:
+    model = build("GPT2ForSequenceClassification", num_labels=7, pad_token_id=100, n_layer=1)
+    model.compile(run_eagerly=True)
+    losses = model(**INPUTS, labels=np.array([3, -100])).loss.numpy()
+    assert losses[1] == 0
+    assert model.evaluate(INPUTS, np.array([3, -100]), verbose=0) == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_two_heads_learn_from_both_labels() -> None:
     model = build("GPT2DoubleHeadsModel", num_labels=1)
     choices = np.stack([IDS, IDS[::-1]], axis=1)  # [B, C, T]
