@@ -135,11 +135,12 @@ class FitMixin:
         """Return the metrics, given labels and scores."""
         return super().compute_metrics(x, y, self._scores(y_pred, y), sample_weight)  # type: ignore[misc]
 
-    def _mean(self: Any, loss: tf.Tensor, name: str, x: Mapping[str, Any]) -> tf.Tensor:
+    def _mean(self: Any, loss: tf.Tensor, name: str, x: Any) -> tf.Tensor:
         """Return the mean of a loss, []; of one that has -100 for a class, over the texts that count."""
-        labels = tf.reshape(tf.convert_to_tensor(x[name]), [-1])  # [B]
-        if not self.names_classes(name, labels):
+        given = x.get(name) if isinstance(x, Mapping) else None
+        if given is None or not self.names_classes(name, tf.convert_to_tensor(given)):
             return tf.reduce_mean(loss)  # []
+        labels = tf.reshape(tf.convert_to_tensor(given), [-1])  # [B]
         count = tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORED_LABEL), loss.dtype))  # []
         return tf.reduce_sum(loss) / count  # []
 
