@@ -23,9 +23,9 @@ def test_a_chunk_is_never_more_than_the_batch() -> None:
     assert activations(batch_size=1, loss_chunk_size=5000) == activations(batch_size=1, loss_chunk_size=0)
 
 
-def test_jax_holds_the_attention_weights_without_their_dropout_too() -> None:
+def test_jax_and_tensorflow_hold_the_attention_weights_without_their_dropout_too() -> None:
     weights = 8 * 1024 * 1024 * 12 * 12 * 4
-    for framework, with_dropout, without in (("torch", 2, 0), ("flax", 4, 3)):
+    for framework, with_dropout, without in (("torch", 2, 0), ("flax", 4, 3), ("tensorflow", 3, 2)):
         rest = activations(framework="torch", attention_dropout=0.0)
         assert activations(framework=framework, attention_dropout=0.1) - rest == with_dropout * weights
         assert activations(framework=framework, attention_dropout=0.0) - rest == without * weights

@@ -14,6 +14,9 @@ __all__ = ["Memory", "memory"]
 # (4), three dropout masks of a byte each (about 1), and the two sums of the residual stream (2).
 _KEPT_PER_LAYER = 23
 _FLOAT, _BFLOAT16 = 4, 2
+# Numbers of [B, H, T, T] kept per layer, with dropout of attention weights and without. In JAX: what
+# XLA's own count of a step comes to on a CPU, to a tenth; in TensorFlow 2.6 and 1.5 (peak of a process).
+_ATTENTION_COPIES = {"torch": (2, 0), "flax": (4, 3), "tensorflow": (3, 2)}
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_siz
         23 B T L D w     what the blocks keep,
         3 R V 4          logits, a float32 copy, their log-softmax; R = loss_chunk_size positions,
         2 V D 4          gradients of the head: that of one chunk, and the sum,
-        2 B L H T^2 w    attention weights, where their dropout needs them whole; in JAX, which holds scores
-                         and weights in any case, 4 with their dropout and 3 without.
+        2 B L H T^2 w    attention weights, where their dropout needs them whole; JAX and TensorFlow hold
+                         them in any case: 4 with their dropout and 3 without, and 3 and 2.
     """
     width = _BFLOAT16 if config.precision == "bf16" else _FLOAT
     tokens = config.batch_size * block_size
@@ -53,8 +56,8 @@ def memory(config: TrainingConfig, model: GPT2Config, parameters: int, block_siz
     at_once = min(config.loss_chunk_size or tokens, tokens)
     logits = (at_once * 3 + model.n_embd * 2) * model.vocab_size * _FLOAT
     dropout = config.dropouts().get("attn_pdrop", model.attn_pdrop) > 0
-    # In JAX: what XLA's own count of a step comes to on a CPU, within a tenth.
-    copies = (4 if dropout else 3) if config.framework == "flax" else (2 if dropout else 0)
+    with_dropout, without = _ATTENTION_COPIES[config.framework]
+    copies = with_dropout if dropout else without
     weights_of_attention = copies * tokens * block_size * model.n_layer * model.n_head * width
     floats = parameters * _FLOAT
     return Memory(floats, floats, 2 * floats, kept + logits + weights_of_attention)
