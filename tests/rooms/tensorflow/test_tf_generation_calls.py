@@ -16,6 +16,7 @@ from cases import random_checkpoint, tiny_config
 from gpt2kit.errors import InputError, LengthError
 from gpt2kit.generation import GenerationConfig
 from gpt2kit.tensorflow import TFGPT2LMHeadModel
+from gpt2kit.tensorflow.generation.bucket import bucket
 from gpt2kit.tensorflow.generation.logits import (
     TFLogitsProcessor,
     TFLogitsProcessorList,
@@ -52,6 +53,12 @@ class Favourite(TFLogitsProcessor):
 
 
 # ---------------------------------------------------------------------- programs
+
+
+def test_a_bucket_holds_its_length_and_no_more_than_the_model_has():
+    lengths = (1, 16, 17, 24, 25, 33, 48, 49, 128, 129, 800, 1100)
+    sizes = [16, 16, 24, 24, 32, 48, 48, 64, 128, 192, 1000, 1100]
+    assert [bucket(length, 1000) for length in lengths] == sizes
 
 
 def test_prompts_of_one_bucket_and_other_numbers_compile_nothing_new(model: TFGPT2LMHeadModel):
