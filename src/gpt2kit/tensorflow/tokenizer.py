@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from gpt2kit.errors import InputError, TokenizerError
 from gpt2kit.tensorflow.added import AddedTokens
+from gpt2kit.tensorflow.keywords import plainly
 from gpt2kit.tensorflow.merges import Merges
 from gpt2kit.tensorflow.texts import Texts
 from gpt2kit.tensorflow.words import Words
@@ -237,6 +238,7 @@ class TFGPT2Tokenizer(keras.layers.Layer):
         # Here, before Keras looks at each text of a list and wraps what is refused.
         return super().__call__(x if isinstance(x, keras.KerasTensor) else _as_texts(x), *args, **kwargs)
 
+    @plainly
     def call(self, x: Any, max_length: int | None = None) -> dict[str, tf.Tensor | tf.RaggedTensor]:
         """Turn texts into ids.
 
