@@ -258,9 +258,9 @@ def test_strings_of_unknown_rank_are_refused():
 
 @pytest.mark.parametrize("length", [0, -1, 1.5, "3", True])
 def test_lengths_that_cannot_be_are_refused(length):
-    with pytest.raises(InputError, match="^max_length is a whole number from 1 on"):
+    with pytest.raises(InputError, match=r"^max_length is a whole number from 1 on"):
         small()("a", max_length=length)
-    with pytest.raises(InputError, match="^max_length is a whole number from 1 on"):
+    with pytest.raises(InputError, match=r"^max_length is a whole number from 1 on"):
         TFGPT2Tokenizer(VOCAB, MERGES, max_length=length)
 
 
