@@ -93,7 +93,7 @@ def enter(framework: Framework) -> None:
             f". {ROOMS[other].name} is installed: --framework {other.value} computes with it"
             for other in others
         )
-        raise MissingDependencyError(f"{error}{hints}") from None
+        raise MissingDependencyError(f"{str(error).removesuffix('.')}{hints}") from None
 
 
 def part(framework: Framework, name: str) -> Any:

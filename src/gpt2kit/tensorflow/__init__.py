@@ -14,12 +14,16 @@ except ModuleNotFoundError as _error:
         "This part of gpt2kit needs TensorFlow, which is not installed: pip install 'gpt2kit[tensorflow]'"
     ) from None
 
-import keras as _keras
+try:
+    import keras as _keras
 
-if _keras.backend.backend() != "tensorflow":
+    _backend = _keras.backend.backend()
+except ModuleNotFoundError as _error:  # of a framework that Keras is told to compute with
+    _backend = f"nothing ({_error})"
+if _backend != "tensorflow":
     raise MissingDependencyError(
-        f"This part of gpt2kit needs Keras on TensorFlow, and Keras computes with {_keras.backend.backend()} "
-        "here. Set KERAS_BACKEND=tensorflow before Keras is imported first."
+        f"This part of gpt2kit needs Keras on TensorFlow, and Keras computes with {_backend} here. Set "
+        "KERAS_BACKEND=tensorflow before Keras is imported first."
     )
 
 from gpt2kit.tensorflow.classification import TFGPT2ForSequenceClassification
