@@ -6,7 +6,7 @@
 
 Both compile: here `generate(..., jit_compile=True)`, there `generate` within a `tf.function` of the caller's,
 which is how 4.34 is compiled. The first call of each is timed by itself, and so is the first with a prompt of
-125 tokens, for which 4.34 compiles again; then `generate` as it stands, step by step. 4.34 runs on TensorFlow
+125 tokens, for which 4.34 compiles again; then `generate` as it stands, without XLA. 4.34 runs on TensorFlow
 2.15 and Keras 2, in an environment that this script makes. The weights are random, so both libraries do the
 same work, and the table says whether they wrote the same tokens. Run it with a Python that has TensorFlow.
 """
@@ -49,7 +49,7 @@ def main() -> int:
         Row("compiled generate()", "compiled", "tokens/s", higher_is_better=True, target=1.5),
         Row("first generate()", "compiled_first", "s"),
         Row("after a prompt of another length", "other_length", "s"),
-        Row("generate() step by step", "eager", "tokens/s", higher_is_better=True),
+        Row("generate() without XLA", "eager", "tokens/s", higher_is_better=True),
         Row("peak memory, compiled", "memory", "MB"),
     ]
     pins = PINS_OF_4_34_TENSORFLOW
