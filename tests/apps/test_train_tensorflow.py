@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(text, tmp_path, monkeypatch):
         raise StorageError("training_state.safetensors could not be written: No space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gpt2kit.tensorflow.training.save_safetensors", full)
+        patch.setattr("gpt2kit.training.state.save_safetensors", full)
         with pytest.raises(StorageError):
             again.fit()
     assert again.step > 2

@@ -11,7 +11,6 @@ Dimensions: A portions of a step, B batch, T positions, D n_embd, P positions th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -22,15 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from safetensors import SafetensorError, safe_open
 
 import gpt2kit
-from gpt2kit.checkpoint.write import save_safetensors
 from gpt2kit.errors import InputError, LengthError, MissingDependencyError, TrainingError
 from gpt2kit.flax.heads import FlaxGPT2LMHeadModel
 from gpt2kit.flax.loss import IGNORED_LABEL, chunked_sum
 from gpt2kit.training import TrainingConfig, TrainingLoop
 from gpt2kit.training.loop import Portions
+from gpt2kit.training.state import read_state, write_state
 
 try:
     import optax
@@ -305,17 +303,10 @@ class Trainer(TrainingLoop):
 
     def _write_state(self, path: Path, progress: dict[str, Any]) -> None:
         tensors = {name: np.asarray(leaf) for name, leaf in _named(self.state.optimizer).items()}
-        about = {"progress": json.dumps({**progress, "key": np.asarray(self.state.key).tolist()})}
-        size = 1 + sum(array.nbytes for array in tensors.values())  # one file
-        save_safetensors(path.parent, tensors, max_shard_size=size, metadata=about, name=path.name)
+        write_state(path, tensors, {**progress, "key": np.asarray(self.state.key).tolist()})
 
     def _read_state(self, path: Path) -> dict[str, Any]:
-        try:
-            with safe_open(path, "numpy") as file:
-                progress = json.loads((file.metadata() or {})["progress"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, KeyError, ValueError) as error:  # something else, or cut off
-            raise TrainingError(f"{path} cannot be read: {error}") from None
+        tensors, progress = read_state(path)
         return {**progress, "optimizer": tensors}
 
     def _take_up(self, state: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ LOSS_OF = {"labels": "loss", "mc_labels": "mc_loss"}
 SCORES_OF = {"labels": "logits", "mc_labels": "mc_logits"}
 
 
-class FitMixin:
+class FitMixin(keras.Model):
     """Steps of training, testing and prediction."""
 
     label_names: ClassVar[tuple[str, ...]]
@@ -63,7 +63,7 @@ class FitMixin:
         if own and loss_weights is not None:
             raise InputError("loss_weights weigh losses that are given; give some, or leave them out.")
         self._own_loss = own
-        super().compile(  # type: ignore[misc]  # of keras.Model
+        super().compile(
             optimizer=optimizer,
             loss=None if own else loss,
             metrics=metrics,
@@ -82,11 +82,11 @@ class FitMixin:
 
     def train_step(self: Any, data: Any) -> dict[str, Any]:
         """Take one step of training on a batch, and return the metrics."""
-        return super().train_step(self._sorted(data))  # type: ignore[misc]
+        return super().train_step(self._sorted(data))
 
     def test_step(self: Any, data: Any) -> dict[str, Any]:
         """Return the metrics of a batch."""
-        return super().test_step(self._sorted(data))  # type: ignore[misc]
+        return super().test_step(self._sorted(data))
 
     def predict_step(self: Any, data: Any) -> Any:
         """Return the output for a batch, without a cache, whose batches could not be joined."""
@@ -115,7 +115,7 @@ class FitMixin:
             InputError: No labels; weights of texts where the model's own loss has none for each.
         """
         if not self._own_loss:
-            return super().compute_loss(x, y, self._scores(y_pred, y), sample_weight, training)  # type: ignore[misc]
+            return super().compute_loss(x, y, self._scores(y_pred, y), sample_weight, training)
         given = [name for name in self.label_names if LOSS_OF[name] in y_pred]
         losses = [y_pred[LOSS_OF[name]] for name in given]
         if not losses:
@@ -133,7 +133,7 @@ class FitMixin:
 
     def compute_metrics(self: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Return the metrics, given labels and scores."""
-        return super().compute_metrics(x, y, self._scores(y_pred, y), sample_weight)  # type: ignore[misc]
+        return super().compute_metrics(x, y, self._scores(y_pred, y), sample_weight)
 
     def _mean(self: Any, loss: tf.Tensor, name: str, x: Any) -> tf.Tensor:
         """Return the mean of a loss, []; of one that has -100 for a class, over the texts that count."""

@@ -10,7 +10,6 @@ Dimensions: A portions of a step, B batch, T positions, D n_embd (docs/shapes.md
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +20,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from safetensors import SafetensorError, safe_open
 
 import gpt2kit
-from gpt2kit.checkpoint.write import save_safetensors
 from gpt2kit.errors import InputError, TrainingError
 from gpt2kit.tensorflow.chunk import chunked_sum
 from gpt2kit.tensorflow.heads import TFGPT2LMHeadModel
@@ -35,6 +32,7 @@ from gpt2kit.tensorflow.table import sizes
 from gpt2kit.tensorflow.weights import save_model, table_of
 from gpt2kit.training import TrainingLoop
 from gpt2kit.training.loop import Portions
+from gpt2kit.training.state import read_state, write_state
 
 __all__ = ["Measures", "Trainer", "gradient_norm", "make_sum_of_losses", "make_train_step"]
 
@@ -292,17 +290,10 @@ class Trainer(TrainingLoop):
 
     def _write_state(self, path: Path, progress: dict[str, Any]) -> None:
         tensors = {name: variable.numpy() for name, variable in self._state().items()}
-        size = 1 + sum(array.nbytes for array in tensors.values())  # one file
-        about = {"progress": json.dumps(progress)}
-        save_safetensors(path.parent, tensors, max_shard_size=size, metadata=about, name=path.name)
+        write_state(path, tensors, progress)
 
     def _read_state(self, path: Path) -> dict[str, Any]:
-        try:
-            with safe_open(path, "numpy") as file:
-                progress = json.loads((file.metadata() or {})["progress"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, KeyError, ValueError) as error:  # something else, or cut off
-            raise TrainingError(f"{path} cannot be read: {error}") from None
+        tensors, progress = read_state(path)
         return {**progress, "variables": tensors}
 
     def _take_up(self, state: dict[str, Any]) -> None:
